@@ -1,0 +1,1 @@
+"""Reactors: the only code with side effects outside of the log. See README.md."""

@@ -1,0 +1,77 @@
+"""`python -m commands.reactors`: all reactors as a process. SIGTERM ends it; a failure that it cannot cure, with code 70."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+
+import uvloop
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from commands.reactors.erasure import Erasures
+from commands.reactors.follow import Follower
+from streams import telemetry
+from streams.kafka import Cluster, Kafka
+from streams.privacy.key_store import KeyStore
+from streams.settings import Settings, SettingsError, read_settings
+
+SOFTWARE_ERROR = 70
+PAUSE_SECONDS = 0.5
+
+
+async def serve(settings: Settings, cluster: Cluster) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as opened:
+        store = KeyStore(settings)
+        opened.push_async_callback(store.close)
+        producer = cluster.idempotent_producer("reactors")
+        opened.push_async_callback(producer.stop)
+        await _started(producer)
+        erasures = Erasures(store, producer, settings.topics)
+        follower = Follower(erasures.reactor, cluster, settings.topics, store)
+        metrics = await telemetry.serve_metrics(settings.metrics_port, lambda: follower.is_ready, settings.metrics_host)
+        if metrics is not None:
+            opened.callback(metrics.close)
+        tasks = [asyncio.create_task(work) for work in (follower.run(), erasures.keep_expiring(), stop.wait())]
+        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        for task in done:
+            task.result()
+
+
+async def _started(producer: AIOKafkaProducer) -> None:
+    """As soon as Kafka answers."""
+    while True:
+        try:
+            await producer.start()
+        except KafkaError:
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return
+
+
+def main() -> None:
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        sys.exit(str(error))
+    telemetry.configure("reactors", settings)
+    log = telemetry.log("reactors")
+    try:
+        uvloop.run(serve(settings, Kafka(settings.kafka)))
+    except Exception:
+        log.exception("the reactors failed")
+        sys.stderr.flush()
+        os._exit(SOFTWARE_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What the media server says of a stream's buffer, tracks and totals, and of itself.
+
+Invariant: a stream goes live at the first sign of a filled buffer after it was offline, and offline when its buffer is empty;
+both are said once each.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from edge_agent import publishers, pushes, viewers
+from edge_agent.bodies import StreamEnd
+from edge_agent.media import Buffer, TrackList
+from edge_agent.node_state import CONTROLLER, Broadcast, ServerStart
+from edge_agent.redact import redacted_text
+from edge_agent.turn import Turn, subject_of
+from streams.generated import (
+    BufferChanged,
+    BufferState,
+    NodeStarted,
+    NodeStopped,
+    StreamTotals,
+    StreamWentLive,
+    StreamWentOffline,
+    TracksChanged,
+)
+
+
+def stream_buffer(turn: Turn, body: Buffer) -> None:
+    stream = turn.policy.by_media_name(body.stream)
+    if stream is None:
+        return
+    turn.say(
+        BufferChanged(
+            node_id=turn.node.node_id,
+            state=body.state,
+            buffer_ms=body.buffer_ms,
+            jitter_ms=body.jitter_ms,
+            max_keepaway_ms=body.max_keepaway_ms,
+            bitrate_bps=body.bitrate_bps,
+            issues=body.issues,
+        ),
+        subject_of(stream),
+    )
+    key, known = str(stream.stream_id), turn.state.broadcasts.get(str(stream.stream_id))
+    match body.state:
+        case BufferState.EMPTY:
+            publishers.lose_source(turn, stream)
+            if known is None or known.is_live:
+                went = StreamWentOffline(
+                    node_id=turn.node.node_id, internal_name=stream.internal_name, last_media_ms=body.last_media_ms
+                )
+                turn.say(went, subject_of(stream))
+                turn.state.broadcasts.put(key, Broadcast(is_live=False))
+        case BufferState.FULL | BufferState.DRY | BufferState.RECOVER:
+            # DRY and RECOVER are of a running buffer too: they are the first sign where FULL was lost.
+            if known is None or not known.is_live:
+                turn.say(StreamWentLive(node_id=turn.node.node_id, internal_name=stream.internal_name), subject_of(stream))
+                turn.state.broadcasts.put(key, Broadcast(is_live=True))
+        case BufferState.OTHER:
+            pass
+
+
+def live_track_list(turn: Turn, body: TrackList) -> None:
+    if stream := turn.policy.by_media_name(body.stream):
+        turn.say(TracksChanged(node_id=turn.node.node_id, tracks=body.tracks), subject_of(stream))
+
+
+def new_buffer(turn: Turn, stream_name: str) -> None:
+    """STREAM_LOAD, STREAM_READY, STREAM_UNLOAD: the buffer that a publisher of before had is not there any more."""
+    if stream := turn.policy.by_media_name(stream_name):
+        publishers.lose_source(turn, stream)
+
+
+def stream_end(turn: Turn, body: StreamEnd) -> None:
+    stream = turn.policy.by_media_name(body.stream)
+    if stream is None:
+        return
+    viewers.end_stream(turn, stream)
+    publishers.doubt(turn, stream)
+    turn.say(
+        StreamTotals(
+            node_id=turn.node.node_id,
+            internal_name=stream.internal_name,
+            up_bytes=body.up_bytes,
+            down_bytes=body.down_bytes,
+            viewers=body.viewers,
+            inputs=body.inputs,
+            outputs=body.outputs,
+            viewer_seconds=body.viewer_seconds,
+        ),
+        subject_of(stream),
+    )
+
+
+def system_start(turn: Turn, version: str) -> None:
+    """The controller started. Nothing of before was said to have ended, and mostly it has (CONTRACT section 5)."""
+    turn.say(NodeStarted(node_id=turn.node.node_id, software_version=redacted_text(version)), turn.node.subject)
+    turn.state.server_starts.put(CONTROLLER, ServerStart(turn.trigger.unix_ms, turn.trigger.instance))
+    if turn.is_verified:
+        publishers.lose_all(turn)  # where only the controller crashed they go on, and the API will say so
+        return
+    conclude_all(turn)
+
+
+def conclude_all(turn: Turn) -> None:
+    """Ends everything that was open before the controller started."""
+    viewers.conclude_all(turn)
+    publishers.conclude_all(turn)
+    pushes.conclude_all(turn)
+    for key, broadcast in turn.state.broadcasts.items():
+        stream = turn.policy.stream(UUID(key))
+        if broadcast.is_live and stream:
+            # Where only the controller crashed the stream goes on; its next STREAM_BUFFER says so and brings it back.
+            went = StreamWentOffline(node_id=turn.node.node_id, internal_name=stream.internal_name)
+            turn.say(went, subject_of(stream), part=key)
+            turn.state.broadcasts.put(key, Broadcast(is_live=False))
+
+
+def system_stop(turn: Turn, reason: str) -> None:
+    turn.say(NodeStopped(node_id=turn.node.node_id, reason=redacted_text(reason)), turn.node.subject)

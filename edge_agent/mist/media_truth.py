@@ -1,0 +1,228 @@
+"""The same comparison for publishers, pushes and what is on the air.
+
+A publisher is there while the media server names its process as a source of its stream, or while a session of a publisher of that
+stream has a connection: after a crash of the buffer only the second holds, and before statistics are in only the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from edge_agent import publishers, pushes
+from edge_agent.bodies import PushOutStart
+from edge_agent.mist.active_streams import ActiveStream
+from edge_agent.mist.clients import Client
+from edge_agent.mist.presence import Presence
+from edge_agent.mist.push_list import PushStatus, RunningPush
+from edge_agent.mist.sight import Sight
+from edge_agent.node_state import Broadcast, Figures, Ingest, Push
+from edge_agent.policy import LIVE
+from edge_agent.redact import digest
+from edge_agent.turn import Turn, subject_of
+from streams.generated import StreamWentLive, StreamWentOffline
+
+NOWHERE = ActiveStream()
+
+
+@dataclass(slots=True)
+class Counts:
+    lost: int = 0
+    found: int = 0
+
+
+def compare(turn: Turn, sight: Sight, presence: Presence, watched: set[str], strange: set[str]) -> Counts:
+    counts = Counts()
+    _ingests(turn, sight, presence, watched, counts)
+    _strange_ingests(turn, sight, presence, strange, counts)
+    _pushes(turn, sight, presence, watched, strange, counts)
+    _broadcasts(turn, sight, presence, watched, strange)
+    return counts
+
+
+# Publishers.
+
+
+def _ingests(turn: Turn, sight: Sight, presence: Presence, watched: set[str], counts: Counts) -> None:
+    spare = {name: len(_connected(sight, presence, name, watched)) for name in sight.inputs}
+    still_open = [(pid, ingest) for pid, ingest in turn.state.ingests.items() if ingest.concluded_ms is None]
+    unproven = []
+    for pid, ingest in still_open:
+        if pid in _sources(sight, ingest.internal_name):
+            name = f"{LIVE}{ingest.internal_name}"
+            spare[name] = spare.get(name, 0) - 1
+            _ingest_seen(turn, sight, presence, watched, pid, ingest, is_source=True)
+        else:
+            unproven.append((pid, ingest))
+    for pid, ingest in unproven:
+        name = f"{LIVE}{ingest.internal_name}"
+        if spare.get(name, 0) > 0:
+            spare[name] -= 1
+            _ingest_seen(turn, sight, presence, watched, pid, ingest, is_source=False)
+            continue
+        key = f"ingest {ingest.ingest_id}"
+        watched.add(key)
+        if watch := presence.missed(key, sight.elapsed_ms):
+            seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
+            status = sight.streams.get(name, NOWHERE).status or "not active"
+            seen = f"last seen {Turn.moment(watch.seen_at_ms):%Y-%m-%dT%H:%M:%SZ}" if watch.seen_at_ms else "never seen"
+            evidence = f"no source and no session of a publisher for {seconds} s, the stream is {status}; {seen}"
+            at_ms = max(ingest.started_ms, watch.seen_at_ms or 0)
+            about = turn.about(key, at_ms=min(at_ms, turn.now_ms))
+            publishers.conclude(about, pid, ingest, figures=watch.figures, evidence=evidence)
+            counts.lost += 1
+
+
+def _ingest_seen(
+    turn: Turn, sight: Sight, presence: Presence, watched: set[str], pid: str, ingest: Ingest, *, is_source: bool
+) -> None:
+    key = f"ingest {ingest.ingest_id}"
+    watched.add(key)
+    was_seen = presence.last_of(key) is not None
+    rows = sight.inputs.get(f"{LIVE}{ingest.internal_name}", [])
+    presence.seen(key, sight.elapsed_ms, sight.at_ms, known=_input_figures(rows, sight))
+    if is_source and ingest.is_lost and was_seen:  # as after a crash of the controller alone
+        turn.state.ingests.put(pid, replace(ingest, is_lost=False))
+
+
+def _input_figures(rows: Sequence[Client], sight: Sight) -> Figures | None:
+    return Figures(rows[0].conntime, rows[0].up, rows[0].down, sight.at_ms) if len(rows) == 1 else None
+
+
+def _sources(sight: Sight, internal_name: str) -> set[str]:
+    """Processes that feed the stream's buffer. One that is offline has none: what its shared memory says is of before."""
+    stream = sight.streams.get(f"{LIVE}{internal_name}", NOWHERE)
+    return set(map(str, stream.sourcepids or ())) if stream.status != "Offline" else set()
+
+
+def _connected(sight: Sight, presence: Presence, name: str, watched: set[str]) -> list[Client]:
+    """Sessions of publishers that had a connection since the last look: in one that waits its seconds stand still."""
+    found = []
+    for client in sight.inputs.get(name, ()):
+        key = f"input {client.sessid}"
+        watched.add(key)
+        last = presence.last_of(key)
+        presence.seen(key, sight.elapsed_ms, sight.at_ms, client)
+        if last is None or client.conntime != last.before_seconds:
+            found.append(client)
+    return found
+
+
+def _strange_ingests(turn: Turn, sight: Sight, presence: Presence, strange: set[str], counts: Counts) -> None:
+    for name, rows in sight.inputs.items():
+        stream = turn.policy.by_media_name(name)
+        if stream is None:
+            continue
+        sources = _sources(sight, stream.internal_name)
+        known = {pid for pid, _ in turn.state.open_ingests(stream.stream_id)}
+        unknown = sources - known
+        if (not unknown and (known or sources)) or publishers.just_ended(turn, stream):
+            continue
+        newest_first = sorted(rows, key=lambda client: client.conntime)
+        for client in newest_first[: len(rows) - len(known & sources)]:
+            key = f"publisher {client.sessid}"
+            strange.add(key)
+            there = presence.strange(key, sight.elapsed_ms, client.conntime, is_steady=True)
+            if there is None:
+                continue
+            pid = next(iter(sorted(unknown)), f"session {client.sessid[:16]}")
+            unknown.discard(pid)
+            concluded = turn.state.ingests.get(pid)
+            if concluded and concluded.subject.aggregate_id == stream.stream_id:
+                turn.state.ingests.put(pid, replace(concluded, concluded_ms=None, is_lost=False))
+            else:
+                seconds = (sight.elapsed_ms - there.first_ms) // 1000
+                evidence = f"listed in clients for {seconds} s, connected for {client.conntime} s; no STREAM_PUSH was heard"
+                started_ms = turn.now_ms - 1000 * client.conntime
+                about = turn.about(f"{key} {pid}", at_ms=started_ms)
+                publishers.appear(about, pid, stream, client.protocol.rpartition(":")[2], client.host, evidence)
+            counts.found += 1
+
+
+# Pushes.
+
+
+def _pushes(turn: Turn, sight: Sight, presence: Presence, watched: set[str], strange: set[str], counts: Counts) -> None:
+    waiting = list(sight.pushes)
+    still_open = [push for push in turn.state.pushes if push.concluded_ms is None]
+    for push in still_open:
+        key = f"push {push.push_id}"
+        watched.add(key)
+        running = _running(push, waiting)
+        if running:
+            waiting.remove(running)
+            watch = presence.seen(key, sight.elapsed_ms, sight.at_ms)
+            watch.status = running.status or watch.status
+        elif watch_gone := presence.missed(key, sight.elapsed_ms):
+            seconds = (sight.elapsed_ms - watch_gone.seen_ms) // 1000
+            evidence = f"not in push_list for {seconds} s"
+            about = turn.about(key, at_ms=min(max(push.started_ms, watch_gone.seen_at_ms or 0), turn.now_ms))
+            status = watch_gone.status if isinstance(watch_gone.status, PushStatus) else None
+            pushes.conclude(about, push, "the media server no longer lists it", status=status, evidence=evidence)
+            counts.lost += 1
+    for running in waiting:
+        _meet_push(turn, sight, presence, strange, running, counts)
+
+
+def _running(push: Push, waiting: Sequence[RunningPush]) -> RunningPush | None:
+    alike = [r for r in waiting if r.stream == push.stream and digest(r.target) == push.target_digest]
+    return next((r for r in alike if r.pid == push.pid), alike[0] if alike else None)
+
+
+def _meet_push(turn: Turn, sight: Sight, presence: Presence, strange: set[str], running: RunningPush, counts: Counts) -> None:
+    stream = turn.policy.by_media_name(running.stream)
+    if stream is None:
+        return
+    key = f"running {running.pid}"
+    strange.add(key)
+    there = presence.strange(
+        key, sight.elapsed_ms, sight.elapsed_ms // 1000, is_steady=True
+    )  # its own clock lags by five seconds
+    if there is None:
+        return
+    wanted = digest(running.target)
+    alike = [p for p in turn.state.pushes if p.stream == running.stream and p.target_digest == wanted and p.pid == running.pid]
+    if alike:
+        turn.state.pushes.put(str(alike[-1].push_id), replace(alike[-1], concluded_ms=None))
+    else:
+        seconds = (sight.elapsed_ms - there.first_ms) // 1000
+        active = running.status.active_seconds if running.status and running.status.active_seconds else seconds
+        about = turn.about(key, pid=running.pid, at_ms=turn.now_ms - 1000 * active)
+        evidence = f"in push_list for {seconds} s; no PUSH_OUT_START was heard"
+        pushes.start(about, stream, PushOutStart(running.stream, running.target), pid=running.pid, evidence=evidence)
+    counts.found += 1
+
+
+# What is on the air.
+
+
+def _broadcasts(turn: Turn, sight: Sight, presence: Presence, watched: set[str], strange: set[str]) -> None:
+    for key, broadcast in turn.state.broadcasts.items():
+        stream = turn.policy.stream(UUID(key))
+        if stream is None or not broadcast.is_live:
+            continue
+        name, watch_key = f"{LIVE}{stream.internal_name}", f"broadcast {key}"
+        watched.add(watch_key)
+        if sight.streams.get(name, NOWHERE).is_online or turn.state.open_ingests(stream.stream_id):
+            presence.seen(watch_key, sight.elapsed_ms, sight.at_ms)
+        elif watch := presence.missed(watch_key, sight.elapsed_ms):
+            seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
+            status = sight.streams.get(name, NOWHERE).status or "not active"
+            went = StreamWentOffline(turn.node.node_id, stream.internal_name, evidence=f"{status} for {seconds} s")
+            turn.about(watch_key).say(went, subject_of(stream))
+            turn.state.broadcasts.put(key, Broadcast(is_live=False))
+    for name, active in sight.streams.items():
+        stream = turn.policy.by_media_name(name) if active.is_online else None
+        if stream is None:
+            continue
+        known = turn.state.broadcasts.get(str(stream.stream_id))
+        if known and known.is_live:
+            continue
+        key = f"on air {name}"
+        strange.add(key)
+        if there := presence.strange(key, sight.elapsed_ms, sight.elapsed_ms // 1000, is_steady=True):
+            seconds = (sight.elapsed_ms - there.first_ms) // 1000
+            live = StreamWentLive(turn.node.node_id, stream.internal_name, evidence=f"{active.status} for {seconds} s")
+            turn.about(key).say(live, subject_of(stream))
+            turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=True))

@@ -1,0 +1,1 @@
+"""Backup of the platform's truth, and its restoration."""

@@ -1,0 +1,1 @@
+"""What `compose.yml` mounts and runs beside the platform's own processes."""

@@ -1,0 +1,1 @@
+"""Kafka, PostgreSQL and the ClickHouse engine on one machine, from Python wheels and verified jars: no Docker."""

@@ -1,0 +1,1 @@
+"""`make gen`: what is written from the Avro files."""

@@ -1,0 +1,1 @@
+"""Processes that put parts of several packages together: the composition root of each."""

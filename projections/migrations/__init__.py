@@ -1,0 +1,1 @@
+"""Migrations of schema `platform`. Read models are rebuilt, never migrated."""

@@ -1,0 +1,1 @@
+"""Certificates of nodes and ingresses, from the platform's own authority."""
