@@ -38,7 +38,7 @@ class PolicyTable:
     def __init__(
         self, policies: Iterable[Policy] = (), *, is_known: bool = False, validity_seconds: int = VALIDITY_SECONDS
     ) -> None:
-        self.is_known = is_known  # whether a whole snapshot was ever received
+        self.is_known = is_known  # whether a whole snapshot was ever received, and is on the disk if that takes anything
         self.heard_ms: int | None = None  # when the platform was last heard of; None: never, or not since that is written down
         self.secrets: dict[UUID, bytes] = {}  # of what is no matter for a topic, by the id of what it is for
         self.follow: Callable[[Policy | None, Policy | None], None] | None = None  # told of each change: old, new
@@ -113,10 +113,6 @@ class PolicyTable:
                 self._tell(known, policy)
         return changed
 
-    def keep_only(self, keys: frozenset[UUID]) -> frozenset[UUID]:
-        """A whole snapshot was received: whatever was not in it is none of this node's business. Gives what was dropped."""
-        return self.drop(frozenset(self._all) - keys)
-
     def keys(self) -> set[UUID]:
         """Of everything that is known."""
         return set(self._all)
@@ -127,7 +123,6 @@ class PolicyTable:
             known = self._all.get(key)
             self._forget(key)
             self._tell(known, None)
-        self.is_known = True
         return gone
 
     def _tell(self, old: Policy | None, new: Policy | None) -> None:

@@ -3,7 +3,8 @@
 Invariants
 * A record without the platform's signature changes nothing: it is counted and told in the log, and the last good one stays.
 * A record, its signature and up to where the policy is known go to the disk in that order, so a node that is killed knows at most
-  less than it has, and is told it again.
+  less than it has, and is told it again. A node says that it knows a whole snapshot once that is on its disk (or the disk refused
+  it): whoever saw it ready and kills it finds it ready again.
 * Signatures take their time: records are taken in slices of about a millisecond, between which triggers are answered. Not in a
   thread: verifying holds the interpreter, and whoever waits for it waits longer than a slice.
 * What is on the disk was verified before it got there. It lies in a directory that is the agent's alone, and is not verified
@@ -79,28 +80,31 @@ class PolicyIntake:
         secrets = [(i, value) for i, value in news.secrets if self._table.secrets.get(i) != value]
         self._table.secrets.update(secrets)
         gone: frozenset[UUID] = frozenset()
+        is_whole = self._snapshot is not None and news.is_complete
         if self._snapshot is not None:
             self._snapshot.secrets.update(i for i, _ in news.secrets)
-            if news.is_complete:
-                gone, secrets_gone = (
-                    self._end(self._snapshot),
-                    [i for i in self._table.secrets if i not in self._snapshot.secrets],
-                )
+            if is_whole:
+                gone = self._end(self._snapshot)
+                secrets_gone = [i for i in self._table.secrets if i not in self._snapshot.secrets]
                 known.append((POLICY_KNOWN, "yes"))
                 self._snapshot = None
         for each in secrets_gone:
             self._table.secrets.pop(each, None)
         known += self._remembered(news, now_ms)
         if rows or gone or secrets or secrets_gone or known:
-            self._journal.write(
-                Upkeep(
-                    policies=tuple(rows),
-                    policies_gone=tuple(gone),
-                    secrets=tuple(secrets),
-                    secrets_gone=tuple(secrets_gone),
-                    known=tuple(known),
-                )
+            upkeep = Upkeep(
+                policies=tuple(rows),
+                policies_gone=tuple(gone),
+                secrets=tuple(secrets),
+                secrets_gone=tuple(secrets_gone),
+                known=tuple(known),
             )
+            if is_whole:
+                await self._journal.kept(upkeep)  # also behind all that was queued before it
+            else:
+                self._journal.write(upkeep)
+        if is_whole:
+            self._table.is_known = True
 
     async def _verified(self, records: Iterable[Signed]) -> AsyncIterator[tuple[UUID, Policy, PolicyRow]]:
         """Those that are the platform's, in slices."""

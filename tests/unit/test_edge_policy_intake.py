@@ -85,6 +85,12 @@ async def test_a_snapshot_in_parts_counts_when_it_is_complete(node: NodeUnderTes
     assert node.table.stream(STREAM) is None  # of the first connection's, which broke off
 
 
+async def test_a_snapshot_is_on_the_disk_when_the_node_says_that_it_knows_it(node: NodeUnderTest) -> None:
+    await node.take(snapshot(signed(stream_policy())))
+    assert node.table.is_known
+    assert POLICY_KNOWN in node.journal.known()  # what a kill at this moment leaves
+
+
 async def test_what_is_known_survives_a_restart_with_where_to_go_on(node: NodeUnderTest) -> None:
     await node.take(snapshot(signed(stream_policy()), secrets=((TENANT, b"secret"),)))
     await node.restart()
