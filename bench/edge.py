@@ -27,13 +27,14 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from bench.trigger_load import CONNECTIONS, Figures, load
-from edge_agent import service
 from edge_agent.agent import Agent
 from edge_agent.http import Doors
 from edge_agent.journal import Journal
 from edge_agent.node_state import NodeState
 from edge_agent.personal import Sealer
 from edge_agent.policy import PolicyTable
+from edge_agent.running import settle_memory
+from edge_agent.service import Service
 from edge_agent.turn import Node
 from edge_agent.uplink import Uplink
 from streams.codec import decode_policy, encode_policy
@@ -59,7 +60,7 @@ async def serve(directory: Path) -> None:
     today = DayKeys(datetime.now(UTC).date(), X25519PrivateKey.generate().public_key().public_bytes_raw(), bytes(32))
     agent = Agent(node, PolicyTable([LOBBY], is_known=True), state, lambda _: None, Sealer(state, [today]))
     uplink = Uplink(journal, agent.policy, "127.0.0.1:1", lambda: "")
-    serving = service.Service(agent, journal, uplink, is_traced=False)
+    serving = Service(agent, journal, uplink, is_traced=False)
     doors = Doors(serving)
     loops = [asyncio.create_task(work) for work in (*uplink.tasks(), serving.keep_tidy())]
     print(await doors.listen("127.0.0.1", 0), flush=True)
@@ -107,7 +108,7 @@ def main() -> int:
     parser.add_argument("--serve", metavar="DIRECTORY", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        service.settle_memory()
+        settle_memory()
         uvloop.run(serve(Path(options.serve)))
         return 0
     ours, plain = measured(options.seconds, options.rounds)

@@ -30,13 +30,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bench.trigger_load import OneTrigger
-from edge_agent import service
 from edge_agent.agent import Agent
 from edge_agent.http import Doors
 from edge_agent.journal import Journal
 from edge_agent.node_state import NodeState
 from edge_agent.personal import Sealer
 from edge_agent.policy import PolicyTable
+from edge_agent.running import settle_memory
+from edge_agent.service import Service
 from edge_agent.trigger import Trigger
 from edge_agent.turn import Node
 from edge_agent.uplink import Uplink
@@ -97,8 +98,8 @@ async def serve(directory: Path, *, is_empty: bool) -> None:
     today = DayKeys(datetime.now(UTC).date(), X25519PrivateKey.generate().public_key().public_bytes_raw(), bytes(32))
     table = PolicyTable([] if is_empty else policies(), is_known=True)
     agent = Agent(node, table, state, lambda _: "NL", Sealer(state, [today]))
-    service.settle_memory()
-    doors = Doors(service.Service(agent, journal, Uplink(journal, table, "127.0.0.1:1", lambda: ""), is_traced=False))
+    settle_memory()
+    doors = Doors(Service(agent, journal, Uplink(journal, table, "127.0.0.1:1", lambda: ""), is_traced=False))
     print(await doors.listen("127.0.0.1", 0), flush=True)
     await stop.wait()
     await doors.close()
@@ -230,7 +231,7 @@ def main() -> int:
         return 0
     found = measured(options.count)
     table, nothing = PolicyTable(policies(), is_known=True), PolicyTable([], is_known=True)
-    service.settle_memory()
+    settle_memory()
     for name, (make, what) in KINDS.items():
         ours, baseline = decided(make, table, options.count), decided(make, nothing, options.count)
         figure: dict[str, object] = {

@@ -26,7 +26,7 @@ from edge_agent.journal import Journal
 from edge_agent.journal_file import Upkeep
 from edge_agent.policy import PolicyTable
 from edge_agent.policy_intake import PolicyIntake
-from edge_agent.service import settle_memory
+from edge_agent.running import settle_memory
 from infra import kafka
 from infra.embedded.stack import Stack
 from infra.processes.ingress import running

@@ -10,7 +10,7 @@ import sys
 import maxminddb
 import uvloop
 
-from edge_agent.service import running
+from edge_agent.running import running
 from edge_agent.settings import EdgeSettings, read_edge_settings
 from streams.settings import SettingsError
 from streams.telemetry import configure

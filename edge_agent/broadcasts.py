@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from edge_agent import publishers, pushes, viewers
+from edge_agent import ingests, pushes, viewers
 from edge_agent.bodies import StreamEnd
 from edge_agent.media import Buffer, TrackList
 from edge_agent.node_state import CONTROLLER, Broadcast, ServerStart
@@ -45,7 +45,7 @@ def stream_buffer(turn: Turn, body: Buffer) -> None:
     key, known = str(stream.stream_id), turn.state.broadcasts.get(str(stream.stream_id))
     match body.state:
         case BufferState.EMPTY:
-            publishers.lose_source(turn, stream)
+            ingests.lose_source(turn, stream)
             if known is None or known.is_live:
                 went = StreamWentOffline(
                     node_id=turn.node.node_id, internal_name=stream.internal_name, last_media_ms=body.last_media_ms
@@ -69,7 +69,7 @@ def live_track_list(turn: Turn, body: TrackList) -> None:
 def new_buffer(turn: Turn, stream_name: str) -> None:
     """STREAM_LOAD, STREAM_READY, STREAM_UNLOAD: the buffer that a publisher of before had is not there any more."""
     if stream := turn.policy.by_media_name(stream_name):
-        publishers.lose_source(turn, stream)
+        ingests.lose_source(turn, stream)
 
 
 def stream_end(turn: Turn, body: StreamEnd) -> None:
@@ -77,7 +77,7 @@ def stream_end(turn: Turn, body: StreamEnd) -> None:
     if stream is None:
         return
     viewers.end_stream(turn, stream)
-    publishers.doubt(turn, stream)
+    ingests.doubt(turn, stream)
     turn.say(
         StreamTotals(
             node_id=turn.node.node_id,
@@ -98,7 +98,7 @@ def system_start(turn: Turn, version: str) -> None:
     turn.say(NodeStarted(node_id=turn.node.node_id, software_version=redacted_text(version)), turn.node.subject)
     turn.state.server_starts.put(CONTROLLER, ServerStart(turn.trigger.unix_ms, turn.trigger.instance))
     if turn.is_verified:
-        publishers.lose_all(turn)  # where only the controller crashed they go on, and the API will say so
+        ingests.lose_all(turn)  # where only the controller crashed they go on, and the API will say so
         return
     conclude_all(turn)
 
@@ -106,7 +106,7 @@ def system_start(turn: Turn, version: str) -> None:
 def conclude_all(turn: Turn) -> None:
     """Ends everything that was open before the controller started."""
     viewers.conclude_all(turn)
-    publishers.conclude_all(turn)
+    ingests.conclude_all(turn)
     pushes.conclude_all(turn)
     for key, broadcast in turn.state.broadcasts.items():
         stream = turn.policy.stream(UUID(key))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
-from edge_agent import bodies, broadcasts, media, processes, publishers, pushes, server, sources, viewers
+from edge_agent import bodies, broadcasts, ingests, media, processes, publishers, pushes, server, sources, viewers
 from edge_agent.turn import Turn
 from streams.errors import Invalid
 
@@ -71,7 +71,7 @@ def then_true(handle: Callable[[Turn, B], None]) -> Callable[[Turn, B], str]:
 def conn_open(turn: Turn, body: bodies.Connection) -> None:
     server.opened(turn, body)
     if not body.stream:  # first stage of a connection; the second comes from the same process and changes nothing
-        publishers.open_connection(turn)
+        ingests.open_connection(turn)
 
 
 def conn_play(turn: Turn, body: bodies.Connection) -> str:
@@ -81,7 +81,7 @@ def conn_play(turn: Turn, body: bodies.Connection) -> str:
 
 def conn_close(turn: Turn, body: bodies.Connection) -> None:
     server.closed(turn, body)
-    publishers.close_connection(turn)
+    ingests.close_connection(turn)
 
 
 def user_end(turn: Turn, body: bodies.UserEnd) -> None:
@@ -95,7 +95,7 @@ def output_end(turn: Turn, body: bodies.OutputEnd) -> None:
     if body.target:
         pushes.output_end(turn, body)
     else:
-        publishers.output_end(turn, body)
+        ingests.output_end(turn, body)
 
 
 def _heard(parse: Callable[[bytes], B], handle: Callable[[Turn, B], None]) -> Entry[B]:
@@ -141,7 +141,7 @@ CATALOGUE: Final[Mapping[str, Runnable]] = {
         "true",
         is_answered=False,
         is_remembered=False,
-        when_malformed=publishers.close_connection,  # whatever was typed into its URL, the process is gone
+        when_malformed=ingests.close_connection,  # whatever was typed into its URL, the process is gone
     ),
     "CONN_STOP": _reported(bodies.connection, server.stopped),
     "OUTPUT_START": _reported(server.listener, server.output_start),
@@ -156,7 +156,7 @@ CATALOGUE: Final[Mapping[str, Runnable]] = {
     "OUTPUT_END": _told(bodies.output_end, output_end),
     "LIVEPEER_SEGMENT_REJECTED": _reported(processes.segment_rejected, processes.rejected),
     # the fork's own (section 8)
-    "PUSH_INPUT_CLOSE": _told(bodies.push_input_close, publishers.push_input_close),
+    "PUSH_INPUT_CLOSE": _told(bodies.push_input_close, ingests.push_input_close),
     "RECORDING_SEGMENT": _reported(processes.recording_segment, processes.segment_written),
     "PROCESS_EXIT": _reported(processes.process_exit, processes.exited),
     "LIVEPEER_SEGMENT_COMPLETE": _reported(processes.segment_complete, processes.transcoded),

@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from gateway.tail import Record
-from streams.kafka import reader
+from streams.kafka import reader, stopped
 
 READERS_AT_ONCE: Final = 32
 MAX_RECORDS: Final = 2000
@@ -77,4 +77,4 @@ class History:
                         del todo[tp]
                         consumer.pause(tp)
             finally:
-                await consumer.stop()
+                await stopped(consumer)

@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from streams.codec import Header
-from streams.kafka import reader
+from streams.kafka import reader, stopped
 from streams.telemetry import log
 from streams.topics import Topic
 
@@ -81,4 +81,4 @@ class Tail:
             self._on_gap(tp.partition)
 
     async def stop(self) -> None:
-        await self._consumer.stop()
+        await stopped(self._consumer)

@@ -27,7 +27,7 @@ from streams.codec import PREFIX, decode, name_of
 from streams.errors import Invalid
 from streams.generated import Meta
 from streams.ingress.well_formed import Malformed, checker
-from streams.kafka import idempotent_producer, reader
+from streams.kafka import idempotent_producer, reader, stopped
 from streams.meta_bytes import read_meta
 from streams.topics import Topic, Topics
 
@@ -218,7 +218,7 @@ class LetterBox:
                 await self._settle(letter, "retried", by, "")
                 retried.append(letter)
         finally:
-            await producer.stop()
+            await stopped(producer)
         return retried, refused
 
     async def drop(self, letters: Iterable[Letter], by: str, reason: str) -> Sequence[Letter]:
@@ -268,7 +268,7 @@ class LetterBox:
                 topic.name, record.value, record.key or b"", i.partition % topic.partitions, headers=headers
             )
         finally:
-            await producer.stop()
+            await stopped(producer)
 
     async def _settle(self, letter: Letter, state: State, by: str, reason: str) -> None:
         i = letter.id
@@ -316,4 +316,4 @@ class LetterBox:
         try:
             yield consumer
         finally:
-            await consumer.stop()
+            await stopped(consumer)

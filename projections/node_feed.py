@@ -14,18 +14,16 @@ from typing import Final
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from streams.codec import decode, name_of
 from streams.errors import Invalid, Transient
 from streams.generated import Event, Meta, NodeChanged, NodeEnrolled, NodeRegistered, NodeRevoked
 from streams.ingress.admission import Standing
-from streams.kafka import ends_of, stopped
+from streams.kafka import connected, ends_of, stopped
 from streams.telemetry import log
 from streams.topics import Topics
 
 HANDLES: Final = frozenset(k.__name__ for k in (NodeRegistered, NodeChanged, NodeEnrolled, NodeRevoked))
-PAUSE_SECONDS: Final = 0.5
 PATIENCE_SECONDS: Final = 10.0
 
 logger = log(__name__)
@@ -95,7 +93,7 @@ class NodeFeed:
         A decision that cannot be read stops it: from then on no registered node is let in; those that are connected stay.
         `problem` says which record it is.
         """
-        consumer = await self._connected()
+        consumer = await connected(self._new_consumer)
         try:
             partitions = [TopicPartition(self._topic.name, n) for n in range(self._topic.partitions)]
             consumer.assign(partitions)
@@ -110,18 +108,6 @@ class NodeFeed:
                     self.caught_up.set()
         finally:
             await stopped(consumer)
-
-    async def _connected(self) -> AIOKafkaConsumer:
-        while True:
-            consumer = self._new_consumer()
-            try:
-                await consumer.start()
-            except KafkaError as error:
-                logger.warning("Kafka does not answer, trying again", error=repr(error))
-                await stopped(consumer)
-                await asyncio.sleep(PAUSE_SECONDS)
-            else:
-                return consumer
 
     def _take(self, tp: TopicPartition, offset: int, value: bytes) -> None:
         try:

@@ -7,7 +7,7 @@ contract, and `tests/contract/test_broker_contract.py` holds both to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -148,6 +148,20 @@ def member(bootstrap: str, group_id: str, session_ms: int) -> AIOKafkaConsumer:
         retry_backoff_ms=50,
         metadata_max_age_ms=30_000,  # partitions that this client heard of late are assigned then
     )
+
+
+async def connected(new_consumer: Callable[[], AIOKafkaConsumer]) -> AIOKafkaConsumer:
+    """A consumer that runs, as soon as Kafka answers."""
+    while True:
+        consumer = new_consumer()
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            logger.warning("Kafka does not answer, trying again", error=repr(error))
+            await stopped(consumer)
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return consumer
 
 
 async def stopped(client: AIOKafkaProducer | AIOKafkaConsumer, seconds: float = STOP_SECONDS) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from edge_agent import publishers, pushes
+from edge_agent import ingests, pushes
 from edge_agent.bodies import PushOutStart
 from edge_agent.mist.active_streams import ActiveStream
 from edge_agent.mist.clients import Client
@@ -70,7 +70,7 @@ def _ingests(turn: Turn, sight: Sight, presence: Presence, watched: set[str], co
             evidence = f"no source and no session of a publisher for {seconds} s, the stream is {status}; {seen}"
             at_ms = max(ingest.started_ms, watch.seen_at_ms or 0)
             about = turn.about(key, at_ms=min(at_ms, turn.now_ms))
-            publishers.conclude(about, pid, ingest, figures=watch.figures, evidence=evidence)
+            ingests.conclude(about, pid, ingest, figures=watch.figures, evidence=evidence)
             counts.lost += 1
 
 
@@ -117,7 +117,7 @@ def _strange_ingests(turn: Turn, sight: Sight, presence: Presence, strange: set[
         sources = _sources(sight, stream.internal_name)
         known = {pid for pid, _ in turn.state.open_ingests(stream.stream_id)}
         unknown = sources - known
-        if (not unknown and (known or sources)) or publishers.just_ended(turn, stream):
+        if (not unknown and (known or sources)) or ingests.just_ended(turn, stream):
             continue
         newest_first = sorted(rows, key=lambda client: client.conntime)
         for client in newest_first[: len(rows) - len(known & sources)]:
@@ -136,7 +136,7 @@ def _strange_ingests(turn: Turn, sight: Sight, presence: Presence, strange: set[
                 evidence = f"listed in clients for {seconds} s, connected for {client.conntime} s; no STREAM_PUSH was heard"
                 started_ms = turn.now_ms - 1000 * client.conntime
                 about = turn.about(f"{key} {pid}", at_ms=started_ms)
-                publishers.appear(about, pid, stream, client.protocol.rpartition(":")[2], client.host, evidence)
+                ingests.appear(about, pid, stream, client.protocol.rpartition(":")[2], client.host, evidence)
             counts.found += 1
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from edge_agent import broadcasts, publishers, viewers
+from edge_agent import broadcasts, ingests, viewers
 from edge_agent.mist import media_truth
 from edge_agent.mist.clients import Client
 from edge_agent.mist.presence import Presence, Stranger, Watch
@@ -64,7 +64,7 @@ class Truth:
             turn.state.server_starts.put(CONTROLLER, replace(known, instance=sight.instance))
         elif known.instance != sight.instance:
             turn.state.server_starts.put(CONTROLLER, ServerStart(turn.now_ms, sight.instance))
-            publishers.lose_all(turn)
+            ingests.lose_all(turn)
 
     def _viewings(self, turn: Turn, sight: Sight, watched: set[str], strange: set[str]) -> None:
         listed = {client.sessid: client for client in sight.clients if client.is_viewer}

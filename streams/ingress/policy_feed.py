@@ -15,7 +15,6 @@ from typing import Final
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
 from streams.codec import decode_policy
@@ -24,14 +23,13 @@ from streams.generated import NodePolicy, TenantPolicy
 from streams.ingress.credentials import NodeCredential
 from streams.ingress.limits import KEEPALIVE_SECONDS
 from streams.ingress.policy_news import Known, PolicyNews, Signed
-from streams.kafka import ends_of, stopped
+from streams.kafka import connected, ends_of, stopped
 from streams.policies import policy_key
 from streams.policy_publisher import INCARNATION, SIGNATURE, header
 from streams.policy_signing import Verifier
 from streams.telemetry import log
 from streams.topics import Topics
 
-PAUSE_SECONDS: Final = 0.5
 AT_ONCE: Final = 20  # records between two turns of the loop: signatures take their time, and facts must get theirs
 
 RECORDS = Gauge("fw_ingress_policy_records", "Records of the policy that are known.")
@@ -94,7 +92,7 @@ class PolicyFeed:
 
     async def run(self) -> None:
         """Follows the topic from its beginning until it is cancelled."""
-        consumer = await self._connected()
+        consumer = await connected(self._new_consumer)
         try:
             partitions = [TopicPartition(self._topic.name, n) for n in range(self._topic.partitions)]
             consumer.assign(partitions)
@@ -111,19 +109,6 @@ class PolicyFeed:
                     self.caught_up.set()
         finally:
             await stopped(consumer)
-
-    async def _connected(self) -> AIOKafkaConsumer:
-        """A consumer, as soon as Kafka answers."""
-        while True:
-            consumer = self._new_consumer()
-            try:
-                await consumer.start()
-            except KafkaError as error:
-                logger.warning("Kafka does not answer, trying again", error=repr(error))
-                await stopped(consumer)
-                await asyncio.sleep(PAUSE_SECONDS)
-            else:
-                return consumer
 
     async def news(self, node: NodeCredential, known: Known | None) -> AsyncGenerator[PolicyNews, None]:
         """What the node may know: all of it or what changed since `known`, then changes; empty news as a sign of life.
