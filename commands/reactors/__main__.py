@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 
 import uvloop
@@ -18,15 +17,13 @@ from streams import telemetry
 from streams.kafka import Cluster, Kafka
 from streams.privacy.key_store import KeyStore
 from streams.settings import Settings, SettingsError, read_settings
+from streams.until_told import until_told
 
 SOFTWARE_ERROR = 70
 PAUSE_SECONDS = 0.5
 
 
 async def serve(settings: Settings, cluster: Cluster) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as opened:
         store = KeyStore(settings)
         opened.push_async_callback(store.close)
@@ -38,13 +35,7 @@ async def serve(settings: Settings, cluster: Cluster) -> None:
         metrics = await telemetry.serve_metrics(settings.metrics_port, lambda: follower.is_ready, settings.metrics_host)
         if metrics is not None:
             opened.callback(metrics.close)
-        tasks = [asyncio.create_task(work) for work in (follower.run(), erasures.keep_expiring(), stop.wait())]
-        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-        for task in done:
-            task.result()
+        await until_told(follower.run(), erasures.keep_expiring())
 
 
 async def _started(producer: AIOKafkaProducer) -> None:

@@ -6,7 +6,6 @@ It is ready once it has looked, whatever it saw: a storage that does not answer 
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 
 from streams.archive.archiver import Archiver, archived_topics
@@ -14,6 +13,7 @@ from streams.archive.errors import ArchiveError
 from streams.archive.objects import Objects
 from streams.settings import Settings, SettingsError, read_settings
 from streams.telemetry import configure, log, serve_metrics
+from streams.until_told import until_told
 
 logger = log(__name__)
 
@@ -31,21 +31,14 @@ def archiver(settings: Settings) -> Archiver:
 
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. A range in the making is dropped: it lies on the log."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     worker = archiver(settings)
     metrics = await serve_metrics(settings.metrics_port, worker.has_looked.is_set, settings.metrics_host)
-    running, stopping = asyncio.create_task(worker.run()), asyncio.create_task(stop.wait())
     logger.info("archive worker runs", archive=worker.objects.name)
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if running.done():
-        running.result()  # it never ends by itself: this raises
-    running.cancel()
-    await asyncio.wait({running})
-    if metrics is not None:
-        metrics.close()
+    try:
+        await until_told(worker.run())
+    finally:
+        if metrics is not None:
+            metrics.close()
 
 
 def main() -> int:

@@ -6,8 +6,6 @@ policy stays as it is, and a person has to look.
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 
 import uvloop
@@ -18,6 +16,7 @@ from streams.kafka import Kafka
 from streams.policy_publisher import BrokenDecisions, PolicyPublisher
 from streams.settings import Settings, SettingsError, read_settings
 from streams.telemetry import configure, log, serve_metrics
+from streams.until_told import until_told
 
 SOFTWARE_ERROR = 70
 
@@ -30,20 +29,13 @@ def publisher(settings: Settings) -> PolicyPublisher:
 
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. A transaction under way is dropped: its decisions lie on the log."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     worker = publisher(settings)
     metrics = await serve_metrics(settings.metrics_port, lambda: worker.is_current, settings.metrics_host)
-    running, stopping = asyncio.create_task(worker.run()), asyncio.create_task(stop.wait())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if running.done():
-        running.result()  # it never ends by itself: this raises
-    running.cancel()
-    await asyncio.wait({running})
-    if metrics is not None:
-        metrics.close()
+    try:
+        await until_told(worker.run())
+    finally:
+        if metrics is not None:
+            metrics.close()
 
 
 def main() -> int:
