@@ -8,6 +8,7 @@ from typing import Final
 
 from edge_agent.journal import Journal
 from edge_agent.journal_file import Upkeep
+from edge_agent.mist.freeing import Freer
 from edge_agent.mist.keeper import Keeper
 from edge_agent.mist.poller import Observe, Poller
 from edge_agent.mist.settings import MistSettings
@@ -24,9 +25,10 @@ class Link:
         self._urls = former_urls(journal.known())
         self.keeper = Keeper(self.api, settings.desired(self._urls), observe, self._remember)
         self.poller = Poller(self.api, state, observe)
+        self.freer = Freer(self.api, state, observe)
 
     def tasks(self) -> Sequence[Coroutine[None, None, None]]:
-        return self.keeper.run(), self.poller.run()
+        return self.keeper.run(), self.poller.run(), self.freer.run()
 
     async def close(self) -> None:
         await self.api.close()
@@ -60,6 +62,7 @@ class Link:
             poller.truth.lost_total,
         )
         yield "fw_edge_mist_found", "Viewings, publishers and pushes that it lists and no trigger told.", poller.truth.found_total
+        yield "fw_edge_mist_freed", "Streams freed of what a crash left of them.", self.freer.freed_total
         yield "fw_edge_mist_steps", "Changes made to its configuration.", keeper.steps_total
         yield "fw_edge_mist_refused_steps", "Changes that it did not take.", keeper.refused_total
         yield "fw_edge_mist_drift", "Steps that had to be done again.", keeper.drift_total

@@ -209,7 +209,7 @@ def _stream(state: State, name: str) -> Answer:
         "viewers": count("", STATS_DELAY),
         "inputs": count("I", 2),
         "outputs": count("O", STATS_DELAY),
-        "lastms": 0,
+        "lastms": buffer.media_ms if buffer else 0,
         "sourcepids": sorted(c.pid for c in sources) if buffer else None,
         "upbytes": 0,
         "downbytes": 0,

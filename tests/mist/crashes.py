@@ -71,6 +71,11 @@ def stop(state: State) -> bool:
     return True
 
 
+def kill_guard(state: State, name: str) -> None:
+    """Nothing is said; when the buffer ends later, its lock stays."""
+    state.buffers[name].is_guarded = False
+
+
 def kill_everything(state: State) -> None:
     """Nothing is said of anything."""
     state.controller = None
@@ -117,6 +122,10 @@ def kill_buffer(state: State, name: str, *, is_production: bool) -> None:
 
 def nuke(state: State, name: str) -> None:
     """nuke_stream: the buffer is terminated, the publisher dropped. Sessions of viewers stay until they are idle."""
+    state.locks.discard(name)
+    for connection in [c for c in state.hanging if c.stream == name]:  # nothing is said of them
+        state.hanging.remove(connection)
+        connection.is_open = False
     if name not in state.buffers:
         return
     for connection in publishers.publishers_of(state, name):

@@ -128,6 +128,10 @@ class MistServer:
         with self.state.lock:
             crashes.kill_buffer(self.state, stream, is_production=is_production)
 
+    def kill_guard(self, stream: str) -> None:
+        with self.state.lock:
+            crashes.kill_guard(self.state, stream)
+
     def kill_push(self, push: Push) -> None:
         with self.state.lock:
             pushes.kill(push)

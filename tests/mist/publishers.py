@@ -36,7 +36,9 @@ def publish(state: State, key: str, address: str, protocol: str, jwt: str | None
     url = f"{protocol.lower()}://127.0.0.1:11935/live/{key}"
     connection = Connection(state.next_pid(), key, address, protocol, url, started=state.clock.boot_seconds)
     connection.refusal = _come_in(state, connection, key, jwt)
-    if connection.refusal is not None:
+    if connection.is_hanging:
+        state.hanging.append(connection)
+    elif connection.refusal is not None:
         _hang_up(state, connection, connection.refusal, connection.refusal)
         _forget_if_idle(state, connection.stream)
     return connection
@@ -71,6 +73,7 @@ def _come_in(state: State, connection: Connection, key: str, jwt: str | None) ->
         state.fire("DEFAULT_STREAM", "", name, address, protocol, connection.url, pid=pid, stream=name)
         return "UNKNOWN"
     if not boot(state, name, pid, is_trusted=is_trusted):
+        connection.is_hanging = name in state.locks
         return "CLEAN_REMOTE_CLOSE"
     state.total(name).inputs += 1  # also of one that STREAM_PUSH refuses
     if not is_trusted and not state.fire("STREAM_PUSH", name, address, protocol, connection.url, pid=pid, stream=name).is_yes:
@@ -90,6 +93,8 @@ def boot(state: State, name: str, pid: int, *, is_trusted: bool) -> bool:
         source = state.fire("STREAM_SOURCE", name, pid=pid, stream=name).text
         if source and not source.startswith("push://"):
             return False
+    if name in state.locks:
+        return False
     buffer = Buffer(state.next_pid())
     if not state.fire("STREAM_READY", name, "Buffer", pid=buffer.pid, stream=name).is_yes:
         return False
@@ -124,7 +129,11 @@ def publishers_of(state: State, name: str) -> list[Connection]:
 
 
 def leave(state: State, connection: Connection, code: str, text: str) -> None:
-    """A publisher that was on the air is gone, and its process says so."""
+    """A publisher that was on the air, or on its way, is gone, and its process says so."""
+    if connection in state.hanging:
+        state.hanging.remove(connection)
+        _hang_up(state, connection, code, text)
+        return
     if state.publishers.pop(connection.pid, None) is None:
         return
     _hang_up(state, connection, code, text)
@@ -173,6 +182,8 @@ def lose_source(state: State, name: str) -> None:
 
 def end_buffer(state: State, name: str, why: str, last_ms: int | None) -> None:
     buffer = state.buffers.pop(name)
+    if not buffer.is_guarded:
+        state.locks.add(name)
     empty = (name, "EMPTY") if last_ms is None else (name, "EMPTY", str(last_ms))
     told = [("STREAM_BUFFER", empty), ("LIVE_TRACK_LIST", (name, "", "")), ("STREAM_UNLOAD", (name, "Buffer", why))]
     state.dice.shuffle(told)

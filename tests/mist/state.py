@@ -57,6 +57,7 @@ class Connection:
     is_open: bool = True
     started: int = 0
     refusal: str | None = None  # why it is not on the air, or shows nothing
+    is_hanging: bool = False  # let in, and waits for a buffer that does not come
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Buffer:
     full_at: int | None = None  # boot second at which FULL is said
     is_dead: bool = False  # killed: its stream's media still lies in shared memory
     idle_since: int | None = None
+    media_ms: int = 0
+    is_guarded: bool = True  # by a second process, which cleans up behind it
 
 
 @dataclass
@@ -120,6 +123,8 @@ class State:
     streamkeys: dict[str, str] = field(default_factory=dict)
     jwts: set[str] = field(default_factory=set)  # tokens that it takes by itself
     buffers: dict[str, Buffer] = field(default_factory=dict)
+    locks: set[str] = field(default_factory=set)  # that killed buffers left: whoever publishes next hangs
+    hanging: list[Connection] = field(default_factory=list)
     publishers: dict[int, Connection] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)

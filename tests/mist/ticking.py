@@ -17,6 +17,8 @@ def tick(state: State) -> None:
     for name, buffer in list(state.buffers.items()):
         if buffer.is_dead:
             continue
+        if publishers.publishers_of(state, name):
+            buffer.media_ms += 1000
         if buffer.full_at is not None and buffer.full_at <= now and publishers.publishers_of(state, name):
             buffer.full_at = None
             publishers.tell_full(state, name, buffer)
