@@ -241,7 +241,7 @@ class NodeState:
         self.server_starts = Shelf("server_starts", ServerStart, self.changes)
         self.ended_unseen = Shelf("ended_unseen", EndedUnseen, self.changes)
         # Of an open viewing, by its id: what the API said last. On the disk only now and then (`Viewing.last`).
-        self.figures_of: Callable[[str], Figures | None] = lambda _viewing_id: None
+        self.figures_of: Callable[[str], Figures | None] = lambda _what: None
         self._by_session: dict[str, list[str]] = {}
         self._open_by_stream: dict[UUID, set[str]] = {}
 

@@ -8,7 +8,7 @@ longer than the media server lists what has ended.
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edge_agent.mist.clients import Client
@@ -37,8 +37,10 @@ class Watch:
 
     @property
     def figures(self) -> Figures | None:
-        client = self.client
-        return Figures(client.conntime, client.up, client.down, self.seen_at_ms or 0) if client else self.known
+        client, seen_ms = self.client, self.seen_at_ms or 0
+        if client:
+            return Figures(client.conntime, client.up, client.down, seen_ms)
+        return replace(self.known, seen_ms=seen_ms) if self.known else None
 
 
 @dataclass(slots=True)

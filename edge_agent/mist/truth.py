@@ -50,8 +50,9 @@ class Truth:
         self.found_total += counts.found
         self._presence.keep(watched, strange)
 
-    def _figures_of(self, viewing_id: str) -> Figures | None:
-        watch = self._presence.last_of(viewing_id)
+    def _figures_of(self, what: str) -> Figures | None:
+        """Of a viewing by its id, of a publisher by `ingest` and its id."""
+        watch = self._presence.last_of(what)
         return watch.figures if watch else None
 
     @staticmethod

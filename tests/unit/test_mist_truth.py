@@ -5,6 +5,7 @@ from __future__ import annotations
 from edge_agent.mist.truth import believe_silence
 from streams.generated import (
     AdmissionBasis,
+    IngestEnded,
     StreamWentOffline,
     ViewerEnd,
 )
@@ -118,6 +119,25 @@ def test_after_a_restart_of_everything_nothing_is_open_that_is_not() -> None:
         assert not node.open_sessions()
         assert not node.open_publishers()
         assert len(node.agent.said(StreamWentOffline)) == 1
+
+
+def test_a_publisher_that_died_with_the_server_ended_when_it_was_last_seen_and_not_when_the_next_one_came() -> None:
+    node = Node()
+    node.mist.publish(KEY)
+    node.advance(20)
+    node.mist.kill_everything()
+    died_ms = node.mist.clock.wall_ms
+    node.advance(60)
+    node.mist.start()
+    node.mist.publish(KEY)
+    [(end, meta)] = [(f, m) for f, m in node.agent.facts if isinstance(f, IngestEnded)]
+    assert (end.end_reason, end.synthesized) == ("SOURCE_LOST", True)
+    ended_ms = meta.occurred_at.timestamp() * 1000
+    assert died_ms - 4_000 <= ended_ms <= died_ms
+    assert end.seconds is not None
+    assert 8 <= end.seconds <= 20
+    node.advance(60)
+    assert len(node.agent.said(IngestEnded)) == 1
 
 
 def test_a_publisher_comes_back_after_a_restart_without_waiting_for_the_truth() -> None:
