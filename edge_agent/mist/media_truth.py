@@ -1,7 +1,8 @@
 """The same comparison for publishers, pushes and what is on the air.
 
 A publisher is there while the media server names its process as a source of its stream, or while a session of a publisher of that
-stream has a connection: after a crash of the buffer only the second holds, and before statistics are in only the first.
+stream has a connection: after a crash of the buffer only the second holds, and before statistics are in only the first. Where
+neither holds any more, its process may still be seen to run: then it goes on, but stands in nobody's way who comes after it.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ def _ingests(turn: Turn, sight: Sight, presence: Presence, watched: set[str], co
         name = f"{LIVE}{ingest.internal_name}"
         if spare.get(name, 0) > 0:
             spare[name] -= 1
+            _ingest_seen(turn, sight, presence, watched, pid, ingest, is_source=False)
+            continue
+        if pid in sight.living:  # the statistics lost it, as when its session process was killed
             _ingest_seen(turn, sight, presence, watched, pid, ingest, is_source=False)
             continue
         key = f"ingest {ingest.ingest_id}"

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from edge_agent.metrics import now_ms
 from edge_agent.mist import load, sight
 from edge_agent.mist.api import MistApi
+from edge_agent.mist.living import lives
 from edge_agent.mist.load import Load
 from edge_agent.mist.presence import GAP_MS
 from edge_agent.mist.samples import Samples
@@ -57,7 +59,8 @@ class Poller:
         """One look. Whether it succeeded."""
         reading = self._api.reading_seconds
         try:
-            seen = sight.read(await self._api.call(sight.COMMANDS), self._elapsed_ms(), now_ms())
+            answer = await self._api.call(sight.COMMANDS)
+            seen = replace(sight.read(answer, self._elapsed_ms(), now_ms()), living=self._living())
             figures = await self._load(seen)
         except (Transient, Rejected) as problem:
             self._failed(problem)
@@ -77,6 +80,10 @@ class Poller:
 
     async def _load(self, seen: Sight) -> Load | None:
         return load.read(await self._api.document(f"/{seen.prometheus}.json")) if seen.prometheus else None
+
+    def _living(self) -> frozenset[str]:
+        still_open = ((pid, ingest) for pid, ingest in self._state.ingests.items() if ingest.concluded_ms is None)
+        return frozenset(pid for pid, ingest in still_open if lives(pid, ingest.started_ms))
 
     def _elapsed_ms(self) -> int:
         return round(1000 * self._clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
@@ -72,6 +73,7 @@ class Node:
         self.mist.clock.jump((NOON_MS - self.mist.clock.wall_ms) / 1000)
         self.truth = Truth()
         self.is_looking = True
+        self.living: set[str] = set()  # processes that a look sees run
         self.looks = 0
         self._since_look = 0
         self.mist.configure("http://agent/trigger")
@@ -100,6 +102,7 @@ class Node:
             seen = sight.read(answer, self.mist.clock.boot_ms, self.mist.clock.wall_ms)
         except Transient:
             return False
+        seen = replace(seen, living=frozenset(self.living))
         self.looks += 1
         outcome = self.agent.agent.observe(
             lambda turn: self.truth.compare(turn, seen, gap_ms=30_000), self.mist.clock.wall_ms, uuid=f"look {self.looks}"
