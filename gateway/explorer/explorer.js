@@ -42,25 +42,40 @@ const tab = (query, variables) => ({
 const EXAMPLES = [
   tab(`
 # Who am I? Tokens go below, under "Headers".
-# 1. With the operator's token (printed by fw up), make a tenant. Its apiToken is shown once: use it in the other tabs.
+# 1. With the operator's token (printed by fw up),
+#    make a tenant. Its apiToken is shown once:
+#    use it in the other tabs.
 query Me {
   viewer { kind tenant { id name } }
 }
 
 mutation CreateTenant {
-  createTenant(input: { name: "Lighthouse TV", clientMutationId: "lighthouse" }) {
+  createTenant(
+    input: { name: "Lighthouse TV", clientMutationId: "lighthouse" }
+  ) {
     __typename
-    ... on CreateTenantSuccess { tenant { id name } apiToken position }
+    ... on CreateTenantSuccess {
+      tenant { id name }
+      apiToken
+      position
+    }
     ... on Error { code message }
   }
 }
 `),
   tab(`
-# 2. With the tenant's token, make a stream. The streamKey is shown once: publish with it.
+# 2. With the tenant's token, make a stream.
+#    The streamKey is shown once: publish with it.
 mutation CreateStream {
-  createStream(input: { title: "Harbour view", clientMutationId: "harbour-1" }) {
+  createStream(
+    input: { title: "Harbour view", clientMutationId: "harbour-1" }
+  ) {
     __typename
-    ... on CreateStreamSuccess { stream { id title slug playbackId internalName state } streamKey position }
+    ... on CreateStreamSuccess {
+      stream { id title slug playbackId internalName state }
+      streamKey
+      position
+    }
     ... on ValidationError { code message field }
     ... on Error { code message }
     ... on PendingResult { commandId message }
@@ -80,7 +95,10 @@ query Streams($state: StreamState) {
   streams(first: 20, state: $state) {
     totalCount
     pageInfo { hasNextPage endCursor }
-    edges { cursor node { id title slug state isLive playbackId viewers { now peak total } } }
+    edges {
+      cursor
+      node { id title slug state isLive playbackId viewers { now peak total } }
+    }
   }
 }
 `),
@@ -93,16 +111,64 @@ query Audience($id: ID!) {
     viewers { now peak total }
     sessions(first: 20) {
       totalCount
-      edges { node { sessionId joinedAt leftAt seconds upBytes downBytes connector country nodeId endReason synthesized } }
+      edges {
+        node {
+          sessionId joinedAt leftAt seconds upBytes downBytes
+          connector country nodeId endReason synthesized
+        }
+      }
     }
-    ingests(first: 10) { totalCount edges { node { id startedAt endedAt protocol endReason bytes } } }
+    ingests(first: 10) {
+      totalCount
+      edges { node { id startedAt endedAt protocol endReason bytes } }
+    }
     rejections(first: 10) { totalCount edges { node { at kind reason } } }
-    health { bufferState bufferMs bitrateBps issues tracks { kind codec width height } }
+    health {
+      bufferState bufferMs bitrateBps issues
+      tracks { kind codec width height }
+    }
   }
 }
 `, { id: "PASTE_A_STREAM_ID" }),
   tab(`
-# The past: a stream as it was, and who changed what. Take a time from "appendedAt".
+# Who may watch? Needs a token from now on; and what a viewer
+# without one would be told, by the rules of the media servers.
+mutation OnlyWithTokens($id: ID!) {
+  setPlaybackPolicy(input: { streamId: $id, kind: JWT, maxViewers: 1000 }) {
+    __typename
+    ... on SetPlaybackPolicySuccess { stream { id } position }
+    ... on Error { code message }
+  }
+}
+
+query WouldBeTold($id: ID!, $country: String, $token: String) {
+  playbackDecision(streamId: $id, country: $country, token: $token) {
+    allowed reason message policyVersion
+  }
+}
+`, { id: "PASTE_A_STREAM_ID", country: "NL", token: null }),
+  tab(`
+# Where to watch: the node that serves you best, and why.
+# Tokens are not needed.
+query Where($playbackId: String!) {
+  resolveViewerEndpoint(playbackId: $playbackId, latitude: 52.4, longitude: 4.9) {
+    url
+    node { nodeName region score { total cpu ram bandwidth geo bonus } }
+    alternatives { nodeName score { total } }
+    excluded { nodeId reason }
+  }
+}
+
+# With the operator's token, or of your own nodes with yours.
+query Nodes {
+  nodes(first: 20) {
+    nodes { id region mode enrolment certificateUntil }
+  }
+}
+`, { playbackId: "PASTE_A_PLAYBACK_ID" }),
+  tab(`
+# The past: a stream as it was, and who changed what.
+# Take a time from "appendedAt".
 query AsOf($id: ID!, $then: DateTime!) {
   stream(id: $id, asOf: $then) { title slug state keyPrefix }
   streams(asOf: $then, first: 20) { totalCount nodes { id title state } }
@@ -122,12 +188,20 @@ query History($id: ID) {
 }
 `, { id: "PASTE_A_STREAM_ID", then: "2026-01-01T00:00:00Z" }),
   tab(`
-# How many watched at a moment, as it was known then, and which facts say so. Paste a token into "Explain".
+# How many watched at a moment, as it was known then,
+# and which facts say so. Paste a token into "Explain".
 query AsKnownAt($id: ID!, $at: DateTime, $knownAt: DateTime) {
   stream(id: $id) {
-    viewers(at: $at, knownAt: $knownAt) { now peak total unique viewerSeconds upBytes explain(number: VIEWER_SECONDS) }
-    ingestTotals(at: $at, knownAt: $knownAt) { count seconds bytes explain(number: BYTES) }
-    sessions(first: 5, at: $at, knownAt: $knownAt) { nodes { sessionId seconds explain(number: SECONDS) } }
+    viewers(at: $at, knownAt: $knownAt) {
+      now peak total unique viewerSeconds upBytes
+      explain(number: VIEWER_SECONDS)
+    }
+    ingestTotals(at: $at, knownAt: $knownAt) {
+      count seconds bytes explain(number: BYTES)
+    }
+    sessions(first: 5, at: $at, knownAt: $knownAt) {
+      nodes { sessionId seconds explain(number: SECONDS) }
+    }
   }
 }
 
@@ -135,12 +209,16 @@ query Explain($token: String!) {
   explain(token: $token, first: 50) {
     number value at knownAt totalCount
     pageInfo { hasNextPage endCursor }
-    nodes { type share topic partition offset occurredAt appendedAt eventId subjectId }
+    nodes {
+      type share topic partition offset
+      occurredAt appendedAt eventId subjectId
+    }
   }
 }
 `, { id: "PASTE_A_STREAM_ID", at: null, knownAt: null, token: "PASTE_AN_EXPLAIN_TOKEN" }),
   tab(`
-# What happens to a stream, as it happens. Continue behind the last cursor that you saw with "after".
+# What happens to a stream, as it happens. Continue
+# behind the last cursor that you saw with "after".
 subscription StreamEvents($id: ID!, $after: Cursor) {
   streamEvents(streamId: $id, after: $after) {
     __typename

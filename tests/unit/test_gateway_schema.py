@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from ariadne import convert_camel_case_to_snake
-from graphql import GraphQLObjectType, get_named_type
+from graphql import GraphQLObjectType, get_named_type, parse, validate
 
 from commands import AGGREGATES
 from gateway.executable import NAMES, executable, published
@@ -58,3 +60,17 @@ def test_lists_are_bounded() -> None:
             for name, field in kind.fields.items():
                 if get_named_type(field.type).name.endswith("Connection"):
                     assert "first" in field.args, f"{kind.name}.{name}"
+
+
+EXPLORER = Path(__file__).parents[2] / "gateway" / "explorer" / "explorer.js"
+EXAMPLES = re.findall(r"tab\(`(.*?)`", EXPLORER.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("document", EXAMPLES, ids=lambda document: re.findall(r"^\w+ (\w+)", document, re.MULTILINE)[0])
+def test_the_explorers_examples_are_documents_of_the_schema_and_fit_their_pane(document: str) -> None:
+    assert validate(SCHEMA, parse(document)) == []
+    assert max(map(len, document.splitlines())) <= 82
+
+
+def test_the_explorer_has_examples() -> None:
+    assert len(EXAMPLES) >= 9
