@@ -32,6 +32,8 @@ from streams.telemetry import log
 BATCH_ROWS: Final = 1000
 BATCH_BYTES: Final = 512 << 10
 BATCHES_IN_FLIGHT: Final = 16  # of these; while the platform is away so many are held in memory
+FEW_ROWS: Final = 200
+FORGET_SECONDS: Final = 0.05
 DAY_KEYS: Final = "day_keys"
 
 logger = log(__name__)
@@ -74,6 +76,7 @@ class Uplink:
         self.intake = PolicyIntake(journal, policy, credential, known or {})
         self.progress = Progress()
         self.publishing, self.following = Line(), Line()
+        self._forget_through: int | None = None  # facts that Kafka has, and that are about to be deleted
 
     def _publisher(self) -> Publisher:
         return Publisher(self._address, self._credential, batches_in_flight=BATCHES_IN_FLIGHT)
@@ -108,13 +111,23 @@ class Uplink:
         """The next facts, as soon as there are any."""
         while True:
             self._journal.grown.clear()
-            batch = await asyncio.to_thread(self._journal.after, sent, BATCH_ROWS, BATCH_BYTES, ITEM_OVERHEAD_BYTES)
+            limits = sent, BATCH_ROWS, BATCH_BYTES, ITEM_OVERHEAD_BYTES
+            if self._journal.depth.rows <= FEW_ROWS:  # they are read in less time than another thread takes to begin
+                batch = self._journal.after(*limits)
+            else:
+                batch = await asyncio.to_thread(self._journal.after, *limits)
             if batch:
                 large = next((n for n, entry in enumerate(batch) if len(entry.value) > MAX_ITEM_BYTES), len(batch))
                 return batch[: max(1, large)]
             await self._journal.grown.wait()
 
     async def _acknowledge(self, in_flight: asyncio.Queue[_Sent]) -> None:
+        try:
+            await self._acknowledge_each(in_flight)
+        finally:
+            self._forget()
+
+    async def _acknowledge_each(self, in_flight: asyncio.Queue[_Sent]) -> None:
         while True:
             if in_flight.empty():
                 self.progress.oldest_waiting_ms = None
@@ -123,15 +136,24 @@ class Uplink:
             refused = await batch.receipt
             for refusal in refused:
                 logger.error("the ingress refused a fact, it is quarantined", code=refusal.code, reason=refusal.reason)
-            self._journal.write(
-                Upkeep(
-                    forget_through=batch.seqs[-1],
-                    quarantined=tuple((batch.seqs[r.index], r.code, r.reason) for r in refused),
-                )
-            )
+            self._forget_soon(batch.seqs[-1])
+            if refused:
+                self._forget(quarantined=tuple((batch.seqs[r.index], r.code, r.reason) for r in refused))
             self.progress.batches_in_flight = in_flight.qsize()
             self.progress.acknowledged_total += len(batch.seqs) - len(refused)
             self.progress.quarantined_total += len(refused)
+
+    def _forget_soon(self, through: int) -> None:
+        """Deleting is in no hurry: after a kill some facts are sent again, and the platform knows them by their ids. A
+        transaction for each acknowledgement would cost as much as the one that kept the fact."""
+        if self._forget_through is None:
+            asyncio.get_running_loop().call_later(FORGET_SECONDS, self._forget)
+        self._forget_through = through
+
+    def _forget(self, quarantined: tuple[tuple[int, str, str], ...] = ()) -> None:
+        if self._forget_through is not None:
+            self._journal.write(Upkeep(forget_through=self._forget_through, quarantined=quarantined))
+            self._forget_through = None
 
     async def follow_policy(self) -> None:
         async for news in watch_policy(self._address, self._credential, self.following, self.intake.begins):

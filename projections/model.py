@@ -63,6 +63,9 @@ class TableProjection:
     apply: Callable[[Sequence[Delivered], Database], Awaitable[None]]
     replayable: frozenset[type] = frozenset()
     """What may be applied again to rows that are further: only columns that commute (`Merge.GREATEST`, `FIRST`) come from it."""
+    linger_seconds: float = 0.02
+    """For how long a worker collects that is busy and not behind; the first record after a pause does not wait. A batch costs
+    more than its events: at 200 facts a second three workers that took each by itself made everything live 20 ms later."""
 
 
 @dataclass(frozen=True, slots=True)

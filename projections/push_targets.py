@@ -142,6 +142,7 @@ PROJECTION: Final = TableProjection(
     tables=(PUSH_TARGETS, RECORDING_REQUESTS),
     apply=apply,
     replayable=frozenset({PushTargetStateChanged}),
+    linger_seconds=0.05,
 )
 
 

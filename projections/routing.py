@@ -233,6 +233,7 @@ PROJECTION: Final = TableProjection(
     ),
     tables=(NODES, NODE_STREAMS, STREAM_NAMES, WEIGHTS),
     apply=apply,
+    linger_seconds=0.05,
     replayable=frozenset({NodeSamples, NodeStarted, NodeStopped, StreamWentLive, StreamWentOffline}),
 )
 

@@ -24,7 +24,7 @@ from streams.faust_batches.fetched import Halted
 from streams.settings import Settings
 from streams.telemetry import bind, log, serve_metrics, tracer
 
-LINGER_SECONDS: Final = 0.05
+LINGER_SECONDS: Final = 0.1
 """How long facts for ClickHouse collect when the worker is not behind: a block of one costs the engine as much as of hundreds."""
 EVENTS = Counter("fw_projection_events_total", "Records that the store has taken", ["projection", "topic"])
 BATCH_SECONDS = Histogram(
@@ -72,8 +72,8 @@ class Worker:
         match self.projection:
             case FactProjection(batch_bytes=size):
                 records, linger_seconds = 50_000, LINGER_SECONDS
-            case TableProjection():
-                records, size, linger_seconds = 10_000, 4 << 20, 0.0
+            case TableProjection(linger_seconds=linger_seconds):
+                records, size = 10_000, 4 << 20
         self.app = BatchApp(
             group,
             kafka=settings.kafka,

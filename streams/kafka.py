@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError
 
+from streams.fetching import wait_as_it_fits
 from streams.telemetry import log
 
 STOP_SECONDS: Final = 2.0
@@ -96,7 +97,13 @@ def transactional_producer(bootstrap: str, transactional_id: str) -> AIOKafkaPro
     )
 
 
-class _Reader(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
+class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
+    async def start(self) -> None:
+        await super().start()
+        wait_as_it_fits(self)
+
+
+class _Reader(_Consumer):
     async def start(self) -> None:
         """Its coordinator's task has begun when this returns.
 
@@ -120,8 +127,6 @@ def reader(bootstrap: str, client_id: str, *, committed: bool = True, fetch_byte
         isolation_level="read_committed" if committed else "read_uncommitted",
         auto_offset_reset="none",
         max_partition_fetch_bytes=fetch_bytes,
-        # a partition whose records are in hand is left out of the fetch, and then waits for one that waits for the others
-        fetch_max_wait_ms=50,
         request_timeout_ms=15_000,
         retry_backoff_ms=50,
     )
@@ -133,7 +138,7 @@ def member(bootstrap: str, group_id: str, session_ms: int) -> AIOKafkaConsumer:
     `session_ms` is how long the group waits for one that says nothing. Of the log it sees everything (read_uncommitted), so
     that the ends it tells are the true ones.
     """
-    return AIOKafkaConsumer(
+    return _Consumer(
         bootstrap_servers=bootstrap,
         client_id=group_id,
         group_id=group_id,

@@ -28,6 +28,7 @@ from faust.types import TP as FaustTP  # noqa: N811
 from faust.types import Message
 
 from streams.faust_batches.fetched import TP, ConsumerRecord, Halted
+from streams.fetching import wait_as_it_fits
 from streams.telemetry import log
 
 if TYPE_CHECKING:
@@ -48,10 +49,6 @@ for _class, _names in PRIVATE.items():  # an upgrade that renames one must fail 
 EXIT_SUPERSEDED: Final = 3
 LAST_COMMIT_SECONDS: Final = 1.0
 LONGEST_FETCH_SECONDS: Final = 0.2  # a seek waits for the running fetch
-# Of the broker, for the first record. A fetch leaves out the partitions whose last records are still in hand, and a node has
-# one fetch at a time: a busy partition waits for the idle ones. With 0.5 s a backlog was read at 20,000/s, not at 66,000.
-LONGEST_WAIT_SECONDS: Final = 0.05
-ENOUGH_BYTES: Final = 64 << 10  # with a linger, the broker answers at once when it has so much: then we are behind
 
 
 class LostEvents(Halted):
@@ -107,8 +104,13 @@ class NamedConsumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]  # aiokafk
     again and take the name back, and so on for ever. At once, because whoever joins first takes it.
     """
 
+    def __init__(self, linger_ms: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._linger_ms = linger_ms
+
     async def start(self) -> None:
         await super().start()
+        wait_as_it_fits(self, self._linger_ms)
         coordinator = self._coordinator
         if coordinator._group_instance_id is None:
             return
@@ -135,6 +137,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         app = cast("BatchApp", self.app)
         conf = app.conf
         return NamedConsumer(
+            int(1000 * app.linger_seconds),
             bootstrap_servers=driver.server_list(transport.url, transport.default_port),
             group_id=conf.id,
             group_instance_id=conf.consumer_group_instance_id,
@@ -147,8 +150,6 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
             max_partition_fetch_bytes=app.max_bytes,
             fetch_max_bytes=4 * app.max_bytes,
-            fetch_min_bytes=ENOUGH_BYTES if app.linger_seconds else 1,
-            fetch_max_wait_ms=int(1000 * (app.linger_seconds or LONGEST_WAIT_SECONDS)),
             session_timeout_ms=int(conf.broker_session_timeout * 1000),
             rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
             heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),

@@ -1,0 +1,117 @@
+"""What a fetch waits for at a real broker: rarely asked when nothing happens, told at once when something does.
+
+It holds the private attributes of aiokafka to account that `streams/fetching.py` sets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from streams.fetching import IDLE_MS, wait_as_it_fits
+from streams.kafka import idempotent_producer, reader, stopped
+from streams.topics import Topics
+from infra.embedded.stack import Stack
+
+PATIENCE_SECONDS = 180
+
+
+@pytest.fixture
+async def producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
+    producer = idempotent_producer(stack.kafka, "test")
+    await producer.start()
+    yield producer
+    await stopped(producer)
+
+
+@pytest.fixture
+async def consumer(stack: Stack, topics: Topics) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = reader(stack.kafka, "test")
+    await consumer.start()
+    yield consumer
+    await stopped(consumer)
+
+
+def at_the_ends(consumer: AIOKafkaConsumer, topics: Topics) -> list[TopicPartition]:
+    places = [TopicPartition(topics.facts.name, n) for n in range(topics.facts.partitions)]
+    consumer.assign(places)
+    for place in places:
+        consumer.seek(place, 0)
+    return places
+
+
+def asked(consumer: AIOKafkaConsumer) -> list[tuple[int, int]]:
+    """(what it waits for at most in ms, the least bytes) of each fetch from now on."""
+    fetcher, waits = consumer._fetcher, list[tuple[int, int]]()
+    fetch = fetcher._proc_fetch_request
+
+    async def counted(*request: Any) -> Any:
+        waits.append((fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes))
+        return await fetch(*request)
+
+    fetcher._proc_fetch_request = counted
+    return waits
+
+
+async def test_whoever_waits_asks_a_few_times_a_second_and_hears_at_once(
+    consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, topics: Topics
+) -> None:
+    waits = asked(consumer)
+    [first, *_] = at_the_ends(consumer, topics)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:  # partitions that are new have no leader yet: their fetches fail at once
+            waits.clear()
+            assert await consumer.getmany(timeout_ms=10 * IDLE_MS) == {}
+            if len(waits) <= 12:
+                break
+    assert len(waits) >= 2
+    assert set(waits) == {(IDLE_MS, 1)}
+    late = []
+    for n in range(20):
+        await producer.send_and_wait(first.topic, b"%d" % n, partition=first.partition)
+        began = time.monotonic()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert [r.value for r in (await consumer.getmany(timeout_ms=60_000))[first]] == [b"%d" % n]
+        late.append(time.monotonic() - began)
+    assert sorted(late)[10] < IDLE_MS / 1000 / 5, "none waits for a fetch that waits for the others"
+
+
+async def test_what_is_left_out_because_it_was_not_taken_waits_shortly_only(
+    consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, topics: Topics
+) -> None:
+    waits = asked(consumer)
+    [first, second, *_] = at_the_ends(consumer, topics)
+    await producer.send_and_wait(first.topic, b"not taken", partition=first.partition)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(wait < IDLE_MS for wait, _ in waits):
+            await consumer.getmany(second, timeout_ms=10)
+    await producer.send_and_wait(second.topic, b"taken", partition=second.partition)
+    assert [r.value for r in (await consumer.getmany(second, timeout_ms=60_000))[second]] == [b"taken"]
+    assert [r.value for r in (await consumer.getmany(first, timeout_ms=60_000))[first]] == [b"not taken"]
+
+
+async def test_with_a_linger_the_first_after_a_pause_comes_at_once_and_the_next_are_collected(
+    stack: Stack, producer: AIOKafkaProducer, topics: Topics
+) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka, group_id=None, auto_offset_reset="none")
+    await consumer.start()
+    try:
+        wait_as_it_fits(consumer, linger_ms=3_000)
+        waits = asked(consumer)
+        [first, *_] = at_the_ends(consumer, topics)
+        assert await consumer.getmany(timeout_ms=3 * IDLE_MS) == {}
+        began = time.monotonic()
+        await producer.send_and_wait(first.topic, b"first", partition=first.partition)
+        assert [r.value for r in (await consumer.getmany(timeout_ms=60_000))[first]] == [b"first"]
+        assert time.monotonic() - began < 3
+        for n in range(10):
+            await producer.send_and_wait(first.topic, b"%d" % n, partition=first.partition)
+        assert [r.value for r in (await consumer.getmany(timeout_ms=60_000))[first]] == [b"%d" % n for n in range(10)]
+        assert waits[-1][0] == 3_000 or waits[-2][0] == 3_000
+    finally:
+        await stopped(consumer)
