@@ -14,6 +14,7 @@ from edge_agent.mist.reading import part
 
 COMMANDS: Final[Mapping[str, object]] = {**config.COMMAND, "streams": True, "bandwidth": True}
 TESTED: Final = "3.10"
+TESTED_FORK: Final = ("3.10", "v0.3.")  # as it is tagged, or as whoever builds it names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Server:
 
     @property
     def is_known_version(self) -> bool:
-        return self.version.startswith(TESTED)
+        return self.version.startswith(TESTED_FORK if self.is_fork else TESTED)
 
 
 class Reader:

@@ -38,7 +38,7 @@ _LAST_WORDS: Final = Wanted(is_sync=True)
 STOCK: Final[Mapping[str, Wanted]] = {
     # Nobody who was not admitted publishes: without us no name comes of a key.
     "PUSH_REWRITE": Wanted(is_sync=True, default=UNUSABLE, onfail="deny"),
-    "RTMP_PUSH_REWRITE": Wanted(is_sync=True, default=UNUSABLE, onfail="deny"),
+    "RTMP_PUSH_REWRITE": Wanted(is_sync=True, default=UNUSABLE),  # the fork takes no `onfail` here, and with it no trigger at all
     "STREAM_PUSH": Wanted(is_sync=True),  # who came here was admitted a moment ago
     "STREAM_SOURCE": Wanted(is_sync=True, default=PUSHED, is_ours_only=True, onfail="use-configured"),
     "PLAY_REWRITE": Wanted(is_sync=True, default=UNUSABLE, onfail="keep"),  # a playback id is no stream; the fork can keep names

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.mist import crashes, publishers, pushes, viewers
 from tests.mist.state import PRIVATE, STATS_DELAY, Session, State
-from tests.mist.triggers import FORK_ONLY
+from tests.mist.triggers import FORK_ONLY, ONFAIL
 
 CLIENT_FIELDS = ("host", "stream", "protocol", "conntime", "position", "down", "up", "downbps", "upbps", "sessid", "pktcount",
                  "pktlost", "pktretransmit")  # fmt: skip
@@ -71,7 +71,9 @@ def _configure(state: State, commands: Mapping[str, Any], answer: Answer) -> Non
     assert controller is not None
     if isinstance(commands.get("config"), dict):
         for name, value in commands["config"].items():
-            if name not in ("iid", "time", "version", "controller"):
+            if name == "triggers" and state.flavour == "fork" and (wrong := _wrong_onfail(value)):
+                answer["error"] = wrong
+            elif name not in ("iid", "time", "version", "controller"):
                 controller.config[name] = deepcopy(value)
     if "bandwidth" in commands:
         wanted = commands["bandwidth"]
@@ -89,6 +91,15 @@ def _configure(state: State, commands: Mapping[str, Any], answer: Answer) -> Non
             "time": state.clock.unix,
             "version": f"{'3.10-fork' if state.flavour == 'fork' else '3.10'} Generic_x86_64",
         }
+
+
+def _wrong_onfail(triggers: Any) -> str:
+    for name, handlers in triggers.items():
+        for handler in handlers if isinstance(handlers, list) else ():
+            wanted = handler.get("onfail") if isinstance(handler, dict) else None
+            if wanted and not (handler.get("sync") and name in ONFAIL.get(wanted, ())):
+                return f"Invalid onfail action '{wanted}' for {name} trigger"
+    return ""
 
 
 def _change_streams(state: State, commands: Mapping[str, Any], answer: Answer) -> None:

@@ -19,6 +19,16 @@ FORK_ONLY = frozenset(
         "THUMBNAIL_UPDATED",
     }
 )
+# The fork: what a handler may have as `onfail`. One that may not have it costs the whole request its triggers.
+ONFAIL = {
+    "keep": {"PUSH_REWRITE", "PLAY_REWRITE", "STREAM_SOURCE", "STREAM_PROCESS", "PUSH_OUT_START"},
+    "offline": {"STREAM_SOURCE"},
+    "use-configured": {"STREAM_SOURCE", "STREAM_PROCESS"},
+    "deny": {
+        "PUSH_REWRITE", "PLAY_REWRITE", "USER_NEW", "PUSH_OUT_START", "CONN_OPEN", "CONN_PLAY", "STREAM_LOAD", "STREAM_READY",
+        "STREAM_UNLOAD", "SYSTEM_START", "SYSTEM_STOP",
+    },
+}  # fmt: skip
 WITHOUT_STREAM = ("SYSTEM_", "OUTPUT_ST")
 
 
