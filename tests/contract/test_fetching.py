@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from infra.embedded.stack import Stack
 from streams.fetching import IDLE_MS, wait_as_it_fits
 from streams.kafka import idempotent_producer, reader, stopped
 from streams.topics import Topics
-from infra.embedded.stack import Stack
 
 PATIENCE_SECONDS = 180
 
