@@ -28,6 +28,7 @@ import fastavro
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from bench.empty_build import make_empty_build
 from bench.faust_read import servers
 from infra.embedded.stack import Stack
 from projections.clickhouse import connect
@@ -146,6 +147,7 @@ async def worker_rate(projection: str, stack: Stack, topics: Topics, count: int)
                 "FW_OPERATOR_TOKEN": "bench",
                 "FW_LOG_LEVEL": "error",
             }
+            await make_empty_build(projection, env)
             worker = subprocess.Popen([sys.executable, "-m", "projections", projection], env=env)
             try:
                 return await _rate(of.postgres, count)

@@ -19,6 +19,7 @@ import asyncpg
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from bench.empty_build import make_empty_build
 from bench.faust_read import servers
 from infra.embedded.stack import Stack
 from projections.model import TP, ConsumerRecord
@@ -95,6 +96,7 @@ async def measure(role: str, stack: Stack, topics: Topics, until: int) -> float:
             "FW_OPERATOR_TOKEN": "bench",
             "FW_LOG_LEVEL": "error",
         }
+        await make_empty_build("streams", env)
         worker = subprocess.Popen([sys.executable, "-m", "bench.postgres_projection", "--role", role], env=env)
         try:
             return await _rate(url, until)
