@@ -101,14 +101,15 @@ def _sources(sight: Sight, internal_name: str) -> set[str]:
 
 
 def _connected(sight: Sight, presence: Presence, name: str, watched: set[str]) -> list[Client]:
-    """Sessions of publishers that had a connection since the last look: in one that waits its seconds stand still."""
+    """Sessions of publishers that had a connection since the last look: in one that waits its seconds stand still. What is left
+    of one that died with the server is listed once more by the next, with fewer."""
     found = []
     for client in sight.inputs.get(name, ()):
         key = f"input {client.sessid}"
         watched.add(key)
         last = presence.last_of(key)
         presence.seen(key, sight.elapsed_ms, sight.at_ms, client)
-        if last is None or client.conntime != last.before_seconds:
+        if last is None or last.before_seconds is None or client.conntime > last.before_seconds:
             found.append(client)
     return found
 
