@@ -327,7 +327,7 @@ async def test_players_and_publishers_find_their_node(world: World) -> None:
     assert rtmp["resolveIngestEndpoint"]["url"] in {f"rtmp://{n}.example.org:1935/live/" for n in ("ams", "syd")}
     for api, variables in (
         (other.api, {"id": stream["id"]}),
-        (anyone, {"key": stream["streamKey"][:-1] + "z"}),
+        (anyone, {"key": stream["streamKey"][:-1] + ("y" if stream["streamKey"].endswith("z") else "z")}),
         (anyone, {"key": "nonsense"}),
     ):
         answer = await api(INGEST, protocol="RTMP", **variables)

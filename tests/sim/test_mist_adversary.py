@@ -60,6 +60,16 @@ class Adversary(RuleBasedStateMachine):
             self.node.mist.unpublish(self.publisher, how)  # type: ignore[arg-type]
         self.publisher = None
 
+    @precondition(lambda self: self.publisher is None or not self.publisher.is_open)
+    @rule(seconds=st.integers(1, 10))
+    def publish_briefly(self, seconds: int) -> None:
+        """By a key of the server's own, of which no trigger tells: gone before it could be found, and listed for a while yet."""
+        connection = self.node.mist.publish("KEY-ABC")
+        self.node.advance(seconds)
+        if connection.refusal is None:
+            self.node.mist.unpublish(connection, "close")
+        self.node.advance(30 - seconds)
+
     @rule(who=WHO, is_trusted=st.sampled_from([False, False, True]))
     def watch(self, who: int, is_trusted: bool) -> None:
         if who not in self.watching:
