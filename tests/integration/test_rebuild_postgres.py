@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -81,10 +82,11 @@ async def started(platform: Platform, count: int) -> Traffic:
 
 
 async def kill_when(platform: Platform, what: str) -> None:
-    """Starts `fw rebuild streams` and kills it as soon as it says this."""
+    """Starts `fw rebuild streams` and kills it as soon as it says this; the last thing it says it may have ended before."""
     process = await platform.start("rebuild", "streams")
     await said(process, what)
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
     await process.wait()
 
 
