@@ -21,7 +21,8 @@ import fastavro
 import uvloop
 from aiokafka import TopicPartition
 
-from bench.facts import BUSY_PARTITIONS, facts, fill, topics_of
+from bench.empty_build import topics_of
+from bench.facts import BUSY_PARTITIONS, facts, fill
 from bench.faust_read import servers
 from streams.archive.archiver import Archiver
 from streams.archive.chain import load_chains

@@ -26,9 +26,8 @@ from uuid import uuid4
 import asyncpg
 import fastavro
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from bench.empty_build import make_empty_build
+from bench.empty_build import make_empty_build, topics_of
 from bench.faust_read import servers
 from infra.embedded.stack import Stack
 from projections.clickhouse import connect
@@ -74,20 +73,6 @@ def facts(count: int) -> Iterator[tuple[bytes, list[tuple[str, bytes]]]]:
         text = bytearray(value)
         text[EVENT_ID] = str(uuid4()).encode()
         yield bytes(text), about
-
-
-@contextlib.asynccontextmanager
-async def topics_of(kafka: str) -> AsyncIterator[Topics]:
-    """Topics of a fresh prefix, until the block ends."""
-    topics = Topics(f"bench{secrets.token_hex(3)}.")
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(t.name, t.partitions, 1) for t in topics.all()])
-        yield topics
-        await admin.delete_topics([t.name for t in topics.all()])
-    finally:
-        await admin.close()
 
 
 async def fill(kafka: str, topic: Topic, values: Iterator[tuple[bytes, list[tuple[str, bytes]]]]) -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import postgres_projection
-from bench.facts import databases, facts, fill, topics_of, worker_rate
+from bench.empty_build import topics_of
+from bench.facts import databases, facts, fill, worker_rate
 from bench.faust_read import servers
 from infra.embedded.stack import Stack
 from projections.rebuild.progress import Progress

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from bench.facts import EVENT_ID, fill, topics_of, worker_rate
+from bench.empty_build import topics_of
+from bench.facts import EVENT_ID, fill, worker_rate
 from bench.faust_read import servers
 from streams.codec import encode, headers
 from streams.generated import ClientSamples, Meta

@@ -168,9 +168,9 @@ def lose_all(turn: Turn) -> None:
 def conclude(turn: Turn, pid: str, ingest: Ingest, *, figures: Figures | None = None, evidence: str | None = None) -> None:
     """Ends a publisher of whom the media server says no more. It ended when its API last listed it, if that is known: whatever
     proves that it is over, such as the next one who comes, may be late."""
-    if figures is None and (figures := turn.state.figures_of(f"ingest {ingest.ingest_id}")):
+    if figures is None and (figures := turn.state.figures_of(ingest.watch_key)):
         seen_ms = max(figures.seen_ms, ingest.started_ms)
-        turn = turn.about(f"ingest {ingest.ingest_id}", pid=turn.trigger.pid, at_ms=min(seen_ms, turn.trigger.unix_ms))
+        turn = turn.about(ingest.watch_key, pid=turn.trigger.pid, at_ms=min(seen_ms, turn.trigger.unix_ms))
     end(turn, ingest, SOURCE_LOST, is_concluded=True, seconds=figures.seconds if figures else None, figures=figures,
         evidence=evidence)  # fmt: skip
     turn.state.ingests.put(pid, replace(ingest, is_lost=True, concluded_ms=turn.now_ms))

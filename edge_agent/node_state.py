@@ -66,6 +66,11 @@ class Ingest:
     key_prefix: str | None = None  # of the key that it was admitted by: when that is revoked, it is dropped
     concluded_ms: int | None = None  # when we concluded its end, where the media server had not said it
 
+    @property
+    def watch_key(self) -> str:
+        """What it is looked for by in the media server's API (`mist/presence.py`)."""
+        return f"ingest {self.ingest_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -240,7 +245,7 @@ class NodeState:
         self.modes = Shelf("modes", ModeChange, self.changes)
         self.server_starts = Shelf("server_starts", ServerStart, self.changes)
         self.ended_unseen = Shelf("ended_unseen", EndedUnseen, self.changes)
-        # Of an open viewing, by its id: what the API said last. On the disk only now and then (`Viewing.last`).
+        # Of an open viewing by its id, of a publisher by its `watch_key`: what the API said last. On the disk now and then only.
         self.figures_of: Callable[[str], Figures | None] = lambda _what: None
         self._by_session: dict[str, list[str]] = {}
         self._open_by_stream: dict[UUID, set[str]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -23,6 +23,16 @@ STOP_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.5
 
 logger = log(__name__)
+
+
+class Client(Protocol):
+    """A producer or a consumer."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+C = TypeVar("C", bound=Client)
 
 
 class Cluster(Protocol):
@@ -99,18 +109,13 @@ def transactional_producer(bootstrap: str, transactional_id: str) -> AIOKafkaPro
 
 class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
     async def start(self) -> None:
-        await super().start()
-        wait_as_it_fits(self)
-
-
-class _Reader(_Consumer):
-    async def start(self) -> None:
         """Its coordinator's task has begun when this returns.
 
         `stop` cancels and awaits that task. One that had not begun would make it raise CancelledError, in place of whatever
         went wrong behind `start`; once begun, the task swallows it.
         """
         await super().start()
+        wait_as_it_fits(self)
         await asyncio.sleep(0)
 
 
@@ -119,7 +124,7 @@ def reader(bootstrap: str, client_id: str, *, committed: bool = True, fetch_byte
 
     `auto_offset_reset="none"`: a position that is gone raises OffsetOutOfRangeError instead of jumping in silence.
     """
-    return _Reader(
+    return _Consumer(
         bootstrap_servers=bootstrap,
         client_id=client_id,
         group_id=None,
@@ -155,21 +160,21 @@ def member(bootstrap: str, group_id: str, session_ms: int) -> AIOKafkaConsumer:
     )
 
 
-async def connected(new_consumer: Callable[[], AIOKafkaConsumer]) -> AIOKafkaConsumer:
-    """A consumer that runs, as soon as Kafka answers."""
+async def connected(new_client: Callable[[], C]) -> C:
+    """A client that runs, as soon as Kafka answers."""
     while True:
-        consumer = new_consumer()
+        client = new_client()
         try:
-            await consumer.start()
+            await client.start()
         except KafkaError as error:
             logger.warning("Kafka does not answer, trying again", error=repr(error))
-            await stopped(consumer)
+            await stopped(client)
             await asyncio.sleep(PAUSE_SECONDS)
         else:
-            return consumer
+            return client
 
 
-async def stopped(client: AIOKafkaProducer | AIOKafkaConsumer, seconds: float = STOP_SECONDS) -> None:
+async def stopped(client: Client, seconds: float = STOP_SECONDS) -> None:
     """Stops a client, and goes on without it when that takes longer.
 
     Not `wait_for`: that waits until what it cancels has ended, and a client whose connection broke may swallow the cancellation;

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from edge_agent.journal import Journal
 from edge_agent.journal_file import PolicyRow, Upkeep
-from infra.embedded.ports import free_ports
 from streams.codec import decode, encode_policy
 from streams.generated import Event
 from streams.ingress.credentials import issue
@@ -106,7 +105,3 @@ async def with_a_policy(state_dir: Path) -> None:
     row = PolicyRow(STREAM, encode_policy(stream_policy()), b"")
     await journal.kept(Upkeep(policies=(row,), known=(("policy_is_known", "yes"),)))
     journal.close()
-
-
-def free_port() -> int:
-    return free_ports(1)[0]

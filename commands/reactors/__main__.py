@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
 
 import uvloop
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from commands.reactors.erasure import Erasures
 from commands.reactors.follow import Follower
 from streams import telemetry
-from streams.kafka import Cluster, Kafka
+from streams.kafka import Cluster, Kafka, connected, stopped
 from streams.privacy.key_store import KeyStore
 from streams.settings import Settings, SettingsError, read_settings
 from streams.until_told import until_told
 
 SOFTWARE_ERROR = 70
-PAUSE_SECONDS = 0.5
 
 
 async def serve(settings: Settings, cluster: Cluster) -> None:
     async with contextlib.AsyncExitStack() as opened:
         store = KeyStore(settings)
         opened.push_async_callback(store.close)
-        producer = cluster.idempotent_producer("reactors")
-        opened.push_async_callback(producer.stop)
-        await _started(producer)
+        producer = await connected(lambda: cluster.idempotent_producer("reactors"))
+        opened.push_async_callback(stopped, producer)
         erasures = Erasures(store, producer, settings.topics)
         follower = Follower(erasures.reactor, cluster, settings.topics, store)
         metrics = await telemetry.serve_metrics(settings.metrics_port, lambda: follower.is_ready, settings.metrics_host)
         if metrics is not None:
             opened.callback(metrics.close)
         await until_told(follower.run(), erasures.keep_expiring())
-
-
-async def _started(producer: AIOKafkaProducer) -> None:
-    """As soon as Kafka answers."""
-    while True:
-        try:
-            await producer.start()
-        except KafkaError:
-            await asyncio.sleep(PAUSE_SECONDS)
-        else:
-            return
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ class Freer:
         try:
             listed = active_streams.read(await self._api.call(active_streams.COMMAND))
             for name, pid in _stuck(hanging, listed):
-                if now - self._freed.get(name, -AGAIN_SECONDS) >= AGAIN_SECONDS and now - hanging[pid].since >= HANGING_SECONDS:
+                if now - hanging[pid].since >= HANGING_SECONDS and self._may_free(name, pid, hanging[pid], now):
                     await self._free(name, pid, now)
         except (Transient, Rejected):  # the poller says so
             for one in hanging.values():
@@ -81,6 +81,11 @@ class Freer:
             for pid, admission in self._state.admissions.items()
             if not any(not ingest.is_lost for _, ingest in self._state.open_ingests(admission.subject.aggregate_id))
         }
+
+    def _may_free(self, name: str, pid: str, one: _Hanging, now: float) -> bool:
+        """Whether it still hangs, for the server may have taken long to answer, and nobody freed its stream a moment ago."""
+        still_hangs = self._state.admissions.get(pid) == one.admission
+        return still_hangs and now - self._freed.get(name, -AGAIN_SECONDS) >= AGAIN_SECONDS
 
     async def _free(self, name: str, pid: str, now: float) -> None:
         logger.warning(

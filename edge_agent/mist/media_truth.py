@@ -65,7 +65,7 @@ def _ingests(turn: Turn, sight: Sight, presence: Presence, watched: set[str], co
         if pid in sight.living:  # the statistics lost it, as when its session process was killed
             _ingest_seen(turn, sight, presence, watched, pid, ingest, is_source=False)
             continue
-        key = f"ingest {ingest.ingest_id}"
+        key = ingest.watch_key
         watched.add(key)
         if watch := presence.missed(key, sight.elapsed_ms):
             seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
@@ -81,7 +81,7 @@ def _ingests(turn: Turn, sight: Sight, presence: Presence, watched: set[str], co
 def _ingest_seen(
     turn: Turn, sight: Sight, presence: Presence, watched: set[str], pid: str, ingest: Ingest, *, is_source: bool
 ) -> None:
-    key = f"ingest {ingest.ingest_id}"
+    key = ingest.watch_key
     watched.add(key)
     was_seen = presence.last_of(key) is not None
     rows = sight.inputs.get(f"{LIVE}{ingest.internal_name}", [])

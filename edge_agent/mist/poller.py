@@ -60,7 +60,8 @@ class Poller:
         reading = self._api.reading_seconds
         try:
             answer = await self._api.call(sight.COMMANDS)
-            seen = replace(sight.read(answer, self._elapsed_ms(), now_ms()), living=self._living())
+            seen = sight.read(answer, self._elapsed_ms(), now_ms())
+            seen = replace(seen, living=self._living(seen))
             figures = await self._load(seen)
         except (Transient, Rejected) as problem:
             self._failed(problem)
@@ -81,9 +82,11 @@ class Poller:
     async def _load(self, seen: Sight) -> Load | None:
         return load.read(await self._api.document(f"/{seen.prometheus}.json")) if seen.prometheus else None
 
-    def _living(self) -> frozenset[str]:
-        still_open = ((pid, ingest) for pid, ingest in self._state.ingests.items() if ingest.concluded_ms is None)
-        return frozenset(pid for pid, ingest in still_open if lives(pid, ingest.started_ms))
+    def _living(self, seen: Sight) -> frozenset[str]:
+        """Of the publishers that no stream names as its source, which are few."""
+        sources = {str(pid) for stream in seen.streams.values() for pid in stream.sourcepids or ()}
+        unnamed = ((pid, i) for pid, i in self._state.ingests.items() if i.concluded_ms is None and pid not in sources)
+        return frozenset(pid for pid, ingest in unnamed if lives(pid, ingest.started_ms))
 
     def _elapsed_ms(self) -> int:
         return round(1000 * self._clock())

@@ -26,7 +26,7 @@ class Sight:
     at_ms: int
     prometheus: str = ""
     inputs: Mapping[str, list[Client]] = field(default_factory=dict)  # publishers' sessions by stream
-    living: frozenset[str] = frozenset()  # of the publishers that are open here, the processes that are seen to run
+    living: frozenset[str] = frozenset()  # of the publishers that are open here and nobody's source, the processes that run
 
 
 def read(answer: Mapping[str, object], elapsed_ms: int, at_ms: int) -> Sight:

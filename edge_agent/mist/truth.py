@@ -51,7 +51,7 @@ class Truth:
         self._presence.keep(watched, strange)
 
     def _figures_of(self, what: str) -> Figures | None:
-        """Of a viewing by its id, of a publisher by `ingest` and its id."""
+        """Of a viewing by its id, of a publisher by its `watch_key`."""
         watch = self._presence.last_of(what)
         return watch.figures if watch else None
 

@@ -9,7 +9,6 @@ failed, its client sends everything again on a new connection.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,9 +19,9 @@ from aiokafka.errors import KafkaError
 
 from streams.errors import Transient
 from streams.ingress.item import Routed
+from streams.kafka import connected, stopped
 from streams.telemetry import log
 
-PAUSE_SECONDS: Final = 0.5
 STOP_SECONDS: Final = 5.0
 
 logger = log(__name__)
@@ -74,17 +73,17 @@ class Appender:
         """Keeps a producer until it is cancelled; then sends what waits, and stops it."""
         try:
             while True:
-                producer = await self._start()
+                producer = await connected(self._new_producer)
                 self._producer = producer
                 self.failed.clear()
                 self.ready.set()
                 await self.failed.wait()
-                await _stop(producer)
+                await stopped(producer)
         finally:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
             if self._producer is not None:
-                await _stop(self._producer)
+                await stopped(self._producer)
 
     def log(self) -> Log:
         """The log, for a new connection. Raises Transient while Kafka does not answer."""
@@ -115,18 +114,6 @@ class Appender:
         if batch.left == 0:
             batch.done.set_result(None)
         return batch.done
-
-    async def _start(self) -> AIOKafkaProducer:
-        while True:
-            producer = self._new_producer()
-            try:
-                await producer.start()
-            except KafkaError as error:
-                logger.warning("Kafka does not answer, trying again", error=repr(error))
-                await _stop(producer)
-                await asyncio.sleep(PAUSE_SECONDS)
-            else:
-                return producer
 
     async def _send(self, producer: AIOKafkaProducer, place: tuple[str, int], partition: _Partition) -> None:
         """Sends what waits for a partition until nothing does."""
@@ -174,9 +161,3 @@ def _filled(producer: AIOKafkaProducer, partition: _Partition) -> object:
         waiting.popleft()
         sent.append(batch)
     return builder
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    with contextlib.suppress(KafkaError, TimeoutError):
-        async with asyncio.timeout(STOP_SECONDS):
-            await producer.stop()

@@ -18,7 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from infra.embedded.stack import Stack
 from streams.faust_batches import transport
-from streams.kafka import idempotent_producer, transactional_producer
+from streams.kafka import transactional_producer
 from streams.topics import Topics
 
 
@@ -93,14 +93,6 @@ async def start(stack: Stack, topics: Topics) -> AsyncIterator[Start]:
     yield start
     for reader in started:
         await reader.end()
-
-
-@pytest.fixture
-async def producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
-    started = idempotent_producer(stack.kafka, "test")
-    await started.start()
-    yield started
-    await started.stop()
 
 
 async def produce(producer: AIOKafkaProducer, topic: str, values: list[str], partition: int = 0) -> None:

@@ -15,18 +15,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from infra.embedded.stack import Stack
 from streams.fetching import IDLE_MS, wait_as_it_fits
-from streams.kafka import idempotent_producer, reader, stopped
+from streams.kafka import reader, stopped
 from streams.topics import Topics
 
 PATIENCE_SECONDS = 180
-
-
-@pytest.fixture
-async def producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
-    producer = idempotent_producer(stack.kafka, "test")
-    await producer.start()
-    yield producer
-    await stopped(producer)
 
 
 @pytest.fixture

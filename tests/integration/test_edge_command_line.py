@@ -10,12 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from edge_agent.journal import Journal
-from edge_agent.journal_file import PolicyRow, Upkeep
 from infra.embedded.ports import free_ports
-from streams.codec import encode_policy
 from streams.ingress.credentials import issue
-from tests.edge_node import KEY, STREAM, stream_policy
+from tests.edge_beside import with_a_policy
+from tests.edge_node import KEY
 from tests.edge_process import request
 from tests.ingress import SECRET_KEY
 
@@ -34,13 +32,7 @@ async def fw(*arguments: str) -> tuple[int, str, str]:
 @asynccontextmanager
 async def edge_run(state_dir: Path) -> AsyncIterator[int]:
     """An agent that once had a policy and is cut off since; gives its port."""
-    state_dir.mkdir()
-    (state_dir / "credential").write_text(issue(SECRET_KEY, "edge-9", None))
-    journal = Journal(state_dir / "journal.db")
-    journal.open()
-    row = PolicyRow(STREAM, encode_policy(stream_policy()), b"")
-    await journal.kept(Upkeep(policies=(row,), known=(("policy_is_known", "yes"),)))
-    journal.close()
+    await with_a_policy(state_dir)
     port = free_ports(1)[0]
     options = ("--node-id", "edge-9", "--listen", f"127.0.0.1:{port}", "--ingress", "127.0.0.1:1", "--state-dir", str(state_dir))
     with (state_dir / "log").open("wb") as log:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from infra.embedded.ports import free_ports
 from streams.generated import IngestEnded, IngestStarted, NodeConfigured, NodeObserved, ViewerJoined, ViewerLeft
 from tests import edge_beside
 from tests.edge_node import KEY
@@ -45,7 +46,7 @@ async def beside(tmp_path: Path) -> AsyncIterator[Beside]:
     state_dir = tmp_path / "edge"
     await edge_beside.with_a_policy(state_dir)
     mist = MistServer()
-    found = Beside(state_dir, mist.listen(), edge_beside.free_port(), mist=mist)
+    found = Beside(state_dir, mist.listen(), free_ports(1)[0], mist=mist)
     try:
         yield found
     finally:

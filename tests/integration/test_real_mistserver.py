@@ -174,7 +174,7 @@ async def test_a_broadcast_over_a_server_that_dies_is_told_as_it_was(tmp_path: P
     state_dir = tmp_path / "edge"
     await edge_beside.with_a_policy(state_dir)
     async with Real(tmp_path) as real:
-        agent = edge_beside.Beside(state_dir, real.url, edge_beside.free_port())
+        agent = edge_beside.Beside(state_dir, real.url, free_ports(1)[0])
         await agent.start()
         try:
             await agent.set_up()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -103,6 +103,27 @@ async def test_one_who_hangs_and_leaves_is_no_reason(beside: Beside) -> None:
     await beside.wait(6)
     beside.mist.unpublish(second)
     await beside.wait(20)
+    assert beside.freer.freed_total == 0
+
+
+async def test_one_who_goes_on_the_air_while_the_api_takes_its_time_lives_on(beside: Beside) -> None:
+    leave_a_lock(beside.mist)
+    second = beside.mist.publish(KEY)
+    await beside.wait(9)
+    heard: list[Mapping[str, object]] = []
+
+    class Slow(MistApi):
+        async def call(self, commands: Mapping[str, object]) -> Mapping[str, object]:
+            heard.append(commands)
+            answer = await super().call(commands)
+            beside.agent.send("STREAM_PUSH", f"{NAME}\n{second.host}\nRTMP\n{second.url}", pid=second.pid)
+            return answer
+
+    async with Slow(beside.freer._api.url) as slow:
+        beside.freer._api = slow
+        beside.mist.advance(2)
+        await beside.freer.look()
+    assert len(heard) == 1
     assert beside.freer.freed_total == 0
 
 
