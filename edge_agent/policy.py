@@ -39,7 +39,7 @@ class PolicyTable:
         self, policies: Iterable[Policy] = (), *, is_known: bool = False, validity_seconds: int = VALIDITY_SECONDS
     ) -> None:
         self.is_known = is_known  # whether a whole snapshot was ever received, and is on the disk if that takes anything
-        self.heard_ms: int | None = None  # when the platform was last heard of; None: never, or not since that is written down
+        self.heard_ms: int | None = None  # up to when it is known to be current; None: nobody ever said so
         self.secrets: dict[UUID, bytes] = {}  # of what is no matter for a topic, by the id of what it is for
         self.follow: Callable[[Policy | None, Policy | None], None] | None = None  # told of each change: old, new
         self._validity_ms = 1000 * validity_seconds
@@ -55,7 +55,7 @@ class PolicyTable:
         return len(self._streams)
 
     def is_stale(self, now_ms: int) -> bool:
-        """Whether so much time went by without a word of the platform that what is known may not be true any more."""
+        """Whether so much time went by without a confirmation of the platform that what is known may not be true any more."""
         return self.heard_ms is not None and now_ms - self.heard_ms > self._validity_ms
 
     def secret(self, id: UUID) -> bytes | None:

@@ -28,7 +28,7 @@ from edge_agent.journal_file import PolicyRow, Upkeep
 from edge_agent.policy import PolicyTable
 from streams.codec import decode_policy, encode_policy
 from streams.errors import Invalid
-from streams.generated import Policy, StreamTasks
+from streams.generated import Policy, PolicyConfirmed, StreamTasks
 from streams.ingress.credentials import read
 from streams.ingress.line import Credential
 from streams.ingress.policy_news import Known, PolicyNews, Signed
@@ -42,7 +42,7 @@ POLICY_UPTO: Final = "policy_upto"
 POLICY_HEARD: Final = "policy_heard_ms"
 PINNED_KEY: Final = "policy_key"
 SLICE_SECONDS: Final = 0.001
-HEARD_EVERY_MS: Final = 60_000  # how often it is written down that the platform was heard of
+HEARD_EVERY_MS: Final = 60_000  # how often it is written down up to when the policy was current
 
 logger = log(__name__)
 
@@ -57,6 +57,7 @@ class PolicyIntake:
         self._upto = msgspec.json.decode(known[POLICY_UPTO], type=Known) if POLICY_UPTO in known and table.is_known else None
         self._heard_kept_ms = int(known.get(POLICY_HEARD, 0))
         self._snapshot: _Snapshot | None = None
+        self._is_followed = False  # whether this connection has told all that was there before it
         self.refused_total = 0
         if table.is_known and self._heard_kept_ms:
             table.heard_ms = self._heard_kept_ms
@@ -64,11 +65,11 @@ class PolicyIntake:
     def begins(self) -> Known | None:
         """A connection is made: up to where the policy is known. What came of a snapshot before is forgotten."""
         self._snapshot = None
+        self._is_followed = False
         self._verifier = None  # the credential may have been replaced
         return self._upto
 
     async def take(self, news: PolicyNews, now_ms: int) -> None:
-        self._table.heard_ms = now_ms
         known = list(self._pin(news))
         if news.of_snapshot and self._snapshot is None:
             self._snapshot = _Snapshot(self._table.keys())
@@ -90,7 +91,8 @@ class PolicyIntake:
                 self._snapshot = None
         for each in secrets_gone:
             self._table.secrets.pop(each, None)
-        known += self._remembered(news, now_ms)
+        self._confirm(news, now_ms)
+        known += self._remembered(news)
         if rows or gone or secrets or secrets_gone or known:
             upkeep = Upkeep(
                 policies=tuple(rows),
@@ -113,18 +115,26 @@ class PolicyIntake:
             if time.perf_counter() > until:
                 await asyncio.sleep(0)
                 until = time.perf_counter() + SLICE_SECONDS
-            try:
-                policy = decode_policy(signed.value)
-            except Invalid as reason:
-                self._refuse(str(reason))
+            if (policy := self._read(signed)) is None:
                 continue
             key = policy_key(policy)
             if self._snapshot is not None:
                 self._snapshot.missing.discard(key)  # also of one that is refused: the last good one stays
-            if self._verifier is None or not self._verifier.is_good(signed.value, signed.signature):
-                self._refuse("it does not bear the platform's signature")
-                continue
-            yield key, policy, PolicyRow(key, signed.value, signed.signature)
+            if self._is_good(signed):
+                yield key, policy, PolicyRow(key, signed.value, signed.signature)
+
+    def _read(self, signed: Signed) -> Policy | None:
+        try:
+            return decode_policy(signed.value)
+        except Invalid as reason:
+            self._refuse(str(reason))
+            return None
+
+    def _is_good(self, signed: Signed) -> bool:
+        if self._verifier is not None and self._verifier.is_good(signed.value, signed.signature):
+            return True
+        self._refuse("it does not bear the platform's signature")
+        return False
 
     def _refuse(self, reason: str) -> None:
         self.refused_total += 1
@@ -159,14 +169,24 @@ class PolicyIntake:
         except (OSError, ValueError):  # the line says it
             return None
 
-    def _remembered(self, news: PolicyNews, now_ms: int) -> Iterator[tuple[str, str]]:
+    def _confirm(self, news: PolicyNews, now_ms: int) -> None:
+        """Notes up to when the policy is current: by our own clock, where the confirmation was told as it was made."""
+        if news.confirmed is not None and self._is_good(news.confirmed):
+            policy = self._read(news.confirmed)
+            if isinstance(policy, PolicyConfirmed):
+                confirmed_ms = round(1000 * policy.confirmed_at.timestamp())
+                self._table.heard_ms = now_ms if self._is_followed else min(now_ms, confirmed_ms)
+        self._is_followed = self._is_followed or news.known is not None
+
+    def _remembered(self, news: PolicyNews) -> Iterator[tuple[str, str]]:
         if news.known is not None:
             if self._upto != news.known:
                 yield POLICY_UPTO, msgspec.json.encode(news.known).decode()
             self._upto = news.known
-        if now_ms - self._heard_kept_ms >= HEARD_EVERY_MS:
-            self._heard_kept_ms = now_ms
-            yield POLICY_HEARD, str(now_ms)
+        heard_ms = self._table.heard_ms
+        if heard_ms is not None and not 0 <= heard_ms - self._heard_kept_ms < HEARD_EVERY_MS:
+            self._heard_kept_ms = heard_ms
+            yield POLICY_HEARD, str(heard_ms)
 
 
 @dataclass(slots=True)

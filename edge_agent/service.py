@@ -266,8 +266,8 @@ class Service:
         yield "fw_edge_uplink_batches", "Batches on their way.", progress.batches_in_flight
         yield "fw_edge_policy_streams", "Streams that the node knows.", len(self._agent.policy)
         yield "fw_edge_policy_is_known", "1 once a whole policy was received.", float(self._agent.policy.is_known)
-        if progress.policy_heard_ms is not None:
-            yield "fw_edge_policy_age_seconds", "Since the policy was last heard of.", (now - progress.policy_heard_ms) / 1000
+        if (heard_ms := self._agent.policy.heard_ms) is not None:
+            yield "fw_edge_policy_age_seconds", "Since the policy was last known to be current.", (now - heard_ms) / 1000
         yield "fw_edge_envelopes", "Data keys that the platform does not have yet.", len(state.envelopes)
         if self.renewal and self.renewal.identity:
             yield "fw_edge_certificate_seconds_left", "Until the certificate ends.", self.renewal.seconds_left(now)

@@ -47,7 +47,6 @@ class Progress:
     quarantined_total: int = 0
     batches_in_flight: int = 0
     oldest_waiting_ms: int | None = None  # when the oldest fact that was read and not acknowledged happened
-    policy_heard_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,6 @@ class Uplink:
     async def follow_policy(self) -> None:
         async for news in watch_policy(self._address, self._credential, self.following, self.intake.begins):
             now = now_ms()
-            self.progress.policy_heard_ms = now
             await self.intake.take(news, now)
             if (days := self._sealer.learn(news.days, now)) is not None:
                 self._journal.write(Upkeep(known=((DAY_KEYS, msgspec.json.encode(days).decode()),)))

@@ -1355,6 +1355,16 @@ class NodePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyConfirmed:
+    """The writer of the policy is at work: what was decided until then is in the records. Said again and again; of a
+    writer that stands still the last one grows old."""
+
+    tenant_id: UUID
+    version: int
+    confirmed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class StreamKey:
     """One accepted key."""
 
@@ -1567,7 +1577,7 @@ Fact = (
     | ViewerRejected
     | ViewerRouted
 )
-Policy = NodePolicy | StreamPolicy | StreamTasks | TenantPolicy
+Policy = NodePolicy | PolicyConfirmed | StreamPolicy | StreamTasks | TenantPolicy
 Event = Decision | Outcome | Command | Fact
 Record = Event | Policy
 
@@ -2612,6 +2622,14 @@ def read_NodePolicy(d: Any) -> NodePolicy:
         mode_request_id=d["mode_request_id"],
         revoked=d["revoked"],
         tags=tuple(d["tags"]),
+    )
+
+
+def read_PolicyConfirmed(d: Any) -> PolicyConfirmed:
+    return PolicyConfirmed(
+        tenant_id=d["tenant_id"],
+        version=d["version"],
+        confirmed_at=d["confirmed_at"],
     )
 
 
@@ -3744,6 +3762,14 @@ def write_NodePolicy(e: NodePolicy) -> dict[str, Any]:
     }
 
 
+def write_PolicyConfirmed(e: PolicyConfirmed) -> dict[str, Any]:
+    return {
+        "tenant_id": e.tenant_id,
+        "version": e.version,
+        "confirmed_at": e.confirmed_at,
+    }
+
+
 def write_StreamKey(e: StreamKey) -> dict[str, Any]:
     return {
         "prefix": e.prefix,
@@ -3937,6 +3963,7 @@ READERS: Final[Mapping[str, Callable[[Any], Record]]] = {
     "ViewerRejected": read_ViewerRejected,
     "ViewerRouted": read_ViewerRouted,
     "NodePolicy": read_NodePolicy,
+    "PolicyConfirmed": read_PolicyConfirmed,
     "StreamPolicy": read_StreamPolicy,
     "StreamTasks": read_StreamTasks,
     "TenantPolicy": read_TenantPolicy,
@@ -4048,6 +4075,7 @@ WRITERS: Final[Mapping[type, Callable[[Any], dict[str, Any]]]] = {
     ViewerRejected: write_ViewerRejected,
     ViewerRouted: write_ViewerRouted,
     NodePolicy: write_NodePolicy,
+    PolicyConfirmed: write_PolicyConfirmed,
     StreamPolicy: write_StreamPolicy,
     StreamTasks: write_StreamTasks,
     TenantPolicy: write_TenantPolicy,

@@ -5,11 +5,14 @@ Invariant: of one key the newest record counts. Records of different kinds never
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 from uuid import UUID
 
-from streams.generated import NodePolicy, Policy, StreamPolicy, StreamTasks, TenantPolicy
-from streams.ids import derive, node_uuid
+from streams.generated import NodePolicy, Policy, PolicyConfirmed, StreamPolicy, StreamTasks, TenantPolicy
+from streams.ids import OPERATOR_TENANT, derive, node_uuid
+
+CONFIRMED: Final = derive(OPERATOR_TENANT, "policy confirmed")
+"""The key of the one record that says that the others are current."""
 
 
 def policy_key(policy: Policy) -> UUID:
@@ -23,5 +26,7 @@ def policy_key(policy: Policy) -> UUID:
             return tenant_id
         case NodePolicy(node_id=node_id):
             return node_uuid(node_id)
+        case PolicyConfirmed():
+            return CONFIRMED
         case _:
             assert_never(policy)

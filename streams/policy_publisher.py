@@ -7,6 +7,7 @@ Invariants
   So nothing is written twice, and a version is never given to two different records.
 * A record lies in the partition of its tenant's decisions: the two topics have the same count.
 * Records are never taken back. Of what is deleted, the record says so.
+* A `PolicyConfirmed` lies behind everything that was decided before its time (`policy_confirmations.py`).
 
 Every record names, in a header, the incarnation of the topic: random, chosen by who wrote its first record. Offsets mean
 something only within one; a topic that was made anew has another.
@@ -27,9 +28,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from streams.codec import decode, decode_policy, encode_policy, name_of
 from streams.errors import Invalid, Superseded
-from streams.generated import Event, Meta, Policy
+from streams.generated import Event, Meta, Policy, PolicyConfirmed
 from streams.ids import new_id
 from streams.kafka import Cluster, stopped
+from streams.policies import CONFIRMED
+from streams.policy_confirmations import PARTITION, Clock, Confirmations, utc_now
 from streams.policy_signing import Signer
 from streams.telemetry import log
 from streams.topics import Topic, Topics
@@ -70,10 +73,12 @@ class Folded(Protocol):
 class PolicyPublisher:
     """Runs until it is cancelled. One process writes; a second one ends the first, whose `run` raises Superseded."""
 
-    def __init__(self, cluster: Cluster, topics: Topics, secret_key: bytes, fold: Callable[[], Folded]) -> None:
+    def __init__(
+        self, cluster: Cluster, topics: Topics, secret_key: bytes, fold: Callable[[], Folded], clock: Clock = utc_now
+    ) -> None:
         self._cluster, self._decisions, self._policy = cluster, topics.decisions, topics.policy
         self._signer, self._new_fold = Signer(secret_key), fold
-        self._group_id = f"{topics.prefix}policy"
+        self._group_id, self._clock = f"{topics.prefix}policy", clock
         self.is_current = False  # everything that was decided before the start is on the topic
 
     async def run(self) -> None:
@@ -114,7 +119,8 @@ class PolicyPublisher:
             logger.info("policy is folded", records=len(fold), different=len(different))
             await self._write(producer, fold, incarnation, different, positions)
             self.is_current = True
-            await self._follow(producer, consumer, fold, incarnation)
+            confirmations = Confirmations(consumer, whole, self._decisions, _confirmed(standing), self._clock)
+            await self._follow(producer, consumer, fold, incarnation, confirmations)
         finally:
             await asyncio.gather(stopped(producer), stopped(consumer), stopped(whole))
 
@@ -143,7 +149,14 @@ class PolicyPublisher:
             where = f"{record.topic} {record.partition}-{record.offset}"
             raise BrokenDecisions(f"{where}: {error}: the policy stands still until this can be read") from error
 
-    async def _follow(self, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, fold: Folded, incarnation: bytes) -> None:
+    async def _follow(
+        self,
+        producer: AIOKafkaProducer,
+        consumer: AIOKafkaConsumer,
+        fold: Folded,
+        incarnation: bytes,
+        confirmations: Confirmations,
+    ) -> None:
         positions, written_at = dict[TopicPartition, int](), asyncio.get_running_loop().time()
         while True:
             fetched = await consumer.getmany(timeout_ms=int(1000 * POSITION_SECONDS), max_records=FETCHED_AT_ONCE)
@@ -152,8 +165,9 @@ class PolicyPublisher:
                 for record in records:
                     changed.update((key, tp.partition) for key in self._take(fold, record))
                 positions[tp] = records[-1].offset + 1
-            if changed or (positions and asyncio.get_running_loop().time() - written_at > POSITION_SECONDS):
-                await self._write(producer, fold, incarnation, list(changed.items()), positions)
+            confirmed = await confirmations.next()
+            if changed or confirmed or (positions and asyncio.get_running_loop().time() - written_at > POSITION_SECONDS):
+                await self._write(producer, fold, incarnation, list(changed.items()), positions, confirmed)
                 positions, written_at = {}, asyncio.get_running_loop().time()
 
     async def _write(
@@ -163,15 +177,19 @@ class PolicyPublisher:
         incarnation: bytes,
         places: Sequence[Place],
         positions: Mapping[TopicPartition, int],
+        confirmed: PolicyConfirmed | None = None,
     ) -> None:
-        """Records and position. Of more than go into one transaction, the last one moves the position."""
+        """Records and position. Of more than go into one transaction, the last one moves the position and confirms."""
         for at in range(0, max(1, len(places)), RECORDS_AT_ONCE):
             part = places[at : at + RECORDS_AT_ONCE]
             with TRANSACTION.time():
                 await producer.begin_transaction()
                 sent = [await self._send(producer, fold[key], key, n, incarnation) for key, n in part]
+                is_last = at + RECORDS_AT_ONCE >= len(places)
+                if is_last and confirmed:
+                    sent.append(await self._send(producer, confirmed, CONFIRMED, PARTITION, incarnation))
                 await asyncio.gather(*sent)
-                if at + RECORDS_AT_ONCE >= len(places) and positions:
+                if is_last and positions:
                     await producer.send_offsets_to_transaction(dict(positions), self._group_id)
                 await producer.commit_transaction()
             for key, _ in part:
@@ -208,6 +226,13 @@ def _different(fold: Folded, standing: _Standing, places: Iterable[Place], signe
         else:
             fold.number(key, max(fold[key].version, policy.version if is_same else policy.version + 1))
             yield place
+
+
+def _confirmed(standing: _Standing) -> int:
+    """Version of the newest confirmation on the topic; 0: there is none."""
+    record = standing.get((CONFIRMED, PARTITION))
+    policy = None if record is None else _read(record.value)
+    return 0 if policy is None else policy.version
 
 
 def _read(value: bytes | None) -> Policy | None:

@@ -15,7 +15,7 @@ from streams.codec import decode_policy, encode
 from streams.generated import Event, Policy, StreamCreated, StreamKey, StreamPolicy
 from streams.ingress.policy_news import PolicyNews
 from streams.kafka import Kafka, reader
-from streams.policies import policy_key
+from streams.policies import CONFIRMED, policy_key
 from streams.policy_publisher import PolicyPublisher, to_the_end
 from streams.topics import Topics, partition_of
 from tests.ingress import SECRET_KEY, meta
@@ -71,9 +71,9 @@ async def until(true: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None
 
 
 async def written(kafka: str, topics: Topics) -> Sequence[ConsumerRecord[bytes, bytes]]:
-    """All that was ever put on the policy topic and not compacted away yet."""
+    """All that was ever put on the policy topic and not compacted away yet, but confirmations."""
     async with reader(kafka, "test") as committed, reader(kafka, "test", committed=False) as whole, asyncio.timeout(WAIT_SECONDS):
-        found = [record async for record in to_the_end(committed, whole, topics.policy)]
+        found = [record async for record in to_the_end(committed, whole, topics.policy) if record.key != CONFIRMED.bytes]
     return sorted(found, key=lambda r: (r.partition, r.offset))
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstreams/ingress/ingress.proto\x12\rfw.ingress.v1\";\n\x05\x42\x61tch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\"\n\x05items\x18\x02 \x03(\x0b\x32\x13.fw.ingress.v1.Item\"*\n\x04Item\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"D\n\x08\x42\x61tchAck\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x08refusals\x18\x02 \x03(\x0b\x32\x16.fw.ingress.v1.Refusal\"\xed\x01\n\x07Refusal\x12\r\n\x05index\x18\x01 \x01(\r\x12)\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1b.fw.ingress.v1.Refusal.Code\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x97\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eUNKNOWN_SCHEMA\x10\x01\x12\x0e\n\nNOT_A_FACT\x10\x02\x12\x12\n\x0eMISSING_TENANT\x10\x03\x12\x12\n\x0e\x46OREIGN_TENANT\x10\x04\x12\r\n\tTOO_LARGE\x10\x05\x12\r\n\tMALFORMED\x10\x06\x12\x0f\n\x0b\x43LOCK_AHEAD\x10\x07\"2\n\rPolicyRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\x12\x0f\n\x07offsets\x18\x02 \x03(\x04\"\xe9\x01\n\x0cPolicyUpdate\x12-\n\x08policies\x18\x01 \x03(\x0b\x32\x1b.fw.ingress.v1.SignedPolicy\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07offsets\x18\x03 \x03(\x04\x12$\n\x04\x64\x61ys\x18\x04 \x03(\x0b\x32\x16.fw.ingress.v1.DayKeys\x12\x13\n\x0bof_snapshot\x18\x05 \x01(\x08\x12\x10\n\x08snapshot\x18\x06 \x01(\x0c\x12&\n\x07secrets\x18\x07 \x03(\x0b\x32\x15.fw.ingress.v1.Secret\x12\x12\n\npublic_key\x18\x08 \x01(\x0c\"0\n\x0cSignedPolicy\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"#\n\x06Secret\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"4\n\x0cLeaseRequest\x12\x11\n\tstream_id\x18\x01 \x01(\x0c\x12\x11\n\tingest_id\x18\x02 \x01(\x0c\"0\n\x0cLeaseGranted\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x0f\n\x07held_by\x18\x02 \x01(\t\":\n\x07\x44\x61yKeys\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\r\x12\x0e\n\x06intake\x18\x02 \x01(\x0c\x12\x12\n\npseudonyms\x18\x03 \x01(\x0c\"I\n\x0bKeyEnvelope\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\r\x12\x0f\n\x07\x63ourier\x18\x03 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\"=\n\x0cKeyEnvelopes\x12-\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1a.fw.ingress.v1.KeyEnvelope\"=\n\x0eKeysRegistered\x12+\n\x08refusals\x18\x01 \x03(\x0b\x32\x19.fw.ingress.v1.KeyRefusal\",\n\nKeyRefusal\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xa3\x02\n\x07Ingress\x12<\n\x07Publish\x12\x14.fw.ingress.v1.Batch\x1a\x17.fw.ingress.v1.BatchAck(\x01\x30\x01\x12\x45\n\x06Policy\x12\x1c.fw.ingress.v1.PolicyRequest\x1a\x1b.fw.ingress.v1.PolicyUpdate0\x01\x12J\n\x0cRegisterKeys\x12\x1b.fw.ingress.v1.KeyEnvelopes\x1a\x1d.fw.ingress.v1.KeysRegistered\x12G\n\x0bIngestLease\x12\x1b.fw.ingress.v1.LeaseRequest\x1a\x1b.fw.ingress.v1.LeaseGrantedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstreams/ingress/ingress.proto\x12\rfw.ingress.v1\";\n\x05\x42\x61tch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\"\n\x05items\x18\x02 \x03(\x0b\x32\x13.fw.ingress.v1.Item\"*\n\x04Item\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"D\n\x08\x42\x61tchAck\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x08refusals\x18\x02 \x03(\x0b\x32\x16.fw.ingress.v1.Refusal\"\xed\x01\n\x07Refusal\x12\r\n\x05index\x18\x01 \x01(\r\x12)\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1b.fw.ingress.v1.Refusal.Code\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x97\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eUNKNOWN_SCHEMA\x10\x01\x12\x0e\n\nNOT_A_FACT\x10\x02\x12\x12\n\x0eMISSING_TENANT\x10\x03\x12\x12\n\x0e\x46OREIGN_TENANT\x10\x04\x12\r\n\tTOO_LARGE\x10\x05\x12\r\n\tMALFORMED\x10\x06\x12\x0f\n\x0b\x43LOCK_AHEAD\x10\x07\"2\n\rPolicyRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\x12\x0f\n\x07offsets\x18\x02 \x03(\x04\"\x99\x02\n\x0cPolicyUpdate\x12-\n\x08policies\x18\x01 \x03(\x0b\x32\x1b.fw.ingress.v1.SignedPolicy\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07offsets\x18\x03 \x03(\x04\x12$\n\x04\x64\x61ys\x18\x04 \x03(\x0b\x32\x16.fw.ingress.v1.DayKeys\x12\x13\n\x0bof_snapshot\x18\x05 \x01(\x08\x12\x10\n\x08snapshot\x18\x06 \x01(\x0c\x12&\n\x07secrets\x18\x07 \x03(\x0b\x32\x15.fw.ingress.v1.Secret\x12\x12\n\npublic_key\x18\x08 \x01(\x0c\x12.\n\tconfirmed\x18\t \x01(\x0b\x32\x1b.fw.ingress.v1.SignedPolicy\"0\n\x0cSignedPolicy\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"#\n\x06Secret\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"4\n\x0cLeaseRequest\x12\x11\n\tstream_id\x18\x01 \x01(\x0c\x12\x11\n\tingest_id\x18\x02 \x01(\x0c\"0\n\x0cLeaseGranted\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x0f\n\x07held_by\x18\x02 \x01(\t\":\n\x07\x44\x61yKeys\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\r\x12\x0e\n\x06intake\x18\x02 \x01(\x0c\x12\x12\n\npseudonyms\x18\x03 \x01(\x0c\"I\n\x0bKeyEnvelope\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\r\x12\x0f\n\x07\x63ourier\x18\x03 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\"=\n\x0cKeyEnvelopes\x12-\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1a.fw.ingress.v1.KeyEnvelope\"=\n\x0eKeysRegistered\x12+\n\x08refusals\x18\x01 \x03(\x0b\x32\x19.fw.ingress.v1.KeyRefusal\",\n\nKeyRefusal\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xa3\x02\n\x07Ingress\x12<\n\x07Publish\x12\x14.fw.ingress.v1.Batch\x1a\x17.fw.ingress.v1.BatchAck(\x01\x30\x01\x12\x45\n\x06Policy\x12\x1c.fw.ingress.v1.PolicyRequest\x1a\x1b.fw.ingress.v1.PolicyUpdate0\x01\x12J\n\x0cRegisterKeys\x12\x1b.fw.ingress.v1.KeyEnvelopes\x1a\x1d.fw.ingress.v1.KeysRegistered\x12G\n\x0bIngestLease\x12\x1b.fw.ingress.v1.LeaseRequest\x1a\x1b.fw.ingress.v1.LeaseGrantedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,25 +44,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYREQUEST']._serialized_start=463
   _globals['_POLICYREQUEST']._serialized_end=513
   _globals['_POLICYUPDATE']._serialized_start=516
-  _globals['_POLICYUPDATE']._serialized_end=749
-  _globals['_SIGNEDPOLICY']._serialized_start=751
-  _globals['_SIGNEDPOLICY']._serialized_end=799
-  _globals['_SECRET']._serialized_start=801
-  _globals['_SECRET']._serialized_end=836
-  _globals['_LEASEREQUEST']._serialized_start=838
-  _globals['_LEASEREQUEST']._serialized_end=890
-  _globals['_LEASEGRANTED']._serialized_start=892
-  _globals['_LEASEGRANTED']._serialized_end=940
-  _globals['_DAYKEYS']._serialized_start=942
-  _globals['_DAYKEYS']._serialized_end=1000
-  _globals['_KEYENVELOPE']._serialized_start=1002
-  _globals['_KEYENVELOPE']._serialized_end=1075
-  _globals['_KEYENVELOPES']._serialized_start=1077
-  _globals['_KEYENVELOPES']._serialized_end=1138
-  _globals['_KEYSREGISTERED']._serialized_start=1140
-  _globals['_KEYSREGISTERED']._serialized_end=1201
-  _globals['_KEYREFUSAL']._serialized_start=1203
-  _globals['_KEYREFUSAL']._serialized_end=1247
-  _globals['_INGRESS']._serialized_start=1250
-  _globals['_INGRESS']._serialized_end=1541
+  _globals['_POLICYUPDATE']._serialized_end=797
+  _globals['_SIGNEDPOLICY']._serialized_start=799
+  _globals['_SIGNEDPOLICY']._serialized_end=847
+  _globals['_SECRET']._serialized_start=849
+  _globals['_SECRET']._serialized_end=884
+  _globals['_LEASEREQUEST']._serialized_start=886
+  _globals['_LEASEREQUEST']._serialized_end=938
+  _globals['_LEASEGRANTED']._serialized_start=940
+  _globals['_LEASEGRANTED']._serialized_end=988
+  _globals['_DAYKEYS']._serialized_start=990
+  _globals['_DAYKEYS']._serialized_end=1048
+  _globals['_KEYENVELOPE']._serialized_start=1050
+  _globals['_KEYENVELOPE']._serialized_end=1123
+  _globals['_KEYENVELOPES']._serialized_start=1125
+  _globals['_KEYENVELOPES']._serialized_end=1186
+  _globals['_KEYSREGISTERED']._serialized_start=1188
+  _globals['_KEYSREGISTERED']._serialized_end=1249
+  _globals['_KEYREFUSAL']._serialized_start=1251
+  _globals['_KEYREFUSAL']._serialized_end=1295
+  _globals['_INGRESS']._serialized_start=1298
+  _globals['_INGRESS']._serialized_end=1589
 # @@protoc_insertion_point(module_scope)

@@ -194,7 +194,8 @@ Global___PolicyRequest: _TypeAlias = PolicyRequest  # noqa: Y015
 class PolicyUpdate(_message.Message):
     """Either the first updates are a whole snapshot; the one with `complete` ends it, and whatever was not in it does not exist for
     this node. Or, where the ingress could go on from what the request said, they are what changed since. Later updates are
-    changes. An update without policies says that nothing changed: one comes every few seconds.
+    changes. An update without policies says that the ingress lives: one comes every few seconds. That the policy is current only
+    its writer can say: `confirmed`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -207,6 +208,7 @@ class PolicyUpdate(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """the snapshot ends with this update"""
     of_snapshot: _builtins.bool
@@ -231,6 +233,10 @@ class PolicyUpdate(_message.Message):
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Secret]:
         """that the policies beside them need"""
 
+    @_builtins.property
+    def confirmed(self) -> Global___SignedPolicy:
+        """up to when the writer of the policy followed the decisions; where this connection was not told yet"""
+
     def __init__(
         self,
         *,
@@ -242,10 +248,11 @@ class PolicyUpdate(_message.Message):
         snapshot: _builtins.bytes = ...,
         secrets: _abc.Iterable[Global___Secret] | None = ...,
         public_key: _builtins.bytes = ...,
+        confirmed: Global___SignedPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "days", b"days", "of_snapshot", b"of_snapshot", "offsets", b"offsets", "policies", b"policies", "public_key", b"public_key", "secrets", b"secrets", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "confirmed", b"confirmed", "days", b"days", "of_snapshot", b"of_snapshot", "offsets", b"offsets", "policies", b"policies", "public_key", b"public_key", "secrets", b"secrets", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

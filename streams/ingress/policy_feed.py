@@ -24,7 +24,7 @@ from streams.ingress.credentials import NodeCredential
 from streams.ingress.limits import KEEPALIVE_SECONDS
 from streams.ingress.policy_news import Known, PolicyNews, Signed
 from streams.kafka import connected, ends_of, stopped
-from streams.policies import policy_key
+from streams.policies import CONFIRMED, policy_key
 from streams.policy_publisher import INCARNATION, SIGNATURE, header
 from streams.policy_signing import Verifier
 from streams.telemetry import log
@@ -59,6 +59,7 @@ class _Watcher:
 
     node: NodeCredential
     changed: dict[bytes, None] = field(default_factory=dict)
+    confirmed: Signed | None = None  # that it was told last
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def may_know(self, held: _Held) -> bool:
@@ -75,6 +76,7 @@ class PolicyFeed:
         self._tenants: dict[UUID, TenantPolicy] = {}
         self._offsets = [0] * self._topic.partitions
         self._incarnation = b""
+        self._confirmed: Signed | None = None
         self._watchers: set[_Watcher] = set()
         self.caught_up = asyncio.Event()
 
@@ -124,7 +126,8 @@ class PolicyFeed:
             while True:
                 await _woken(watcher.wake, KEEPALIVE_SECONDS)
                 changed, watcher.changed = watcher.changed, {}
-                yield PolicyNews(tuple(self._held[key].signed for key in changed), known=self._known(node))
+                told = tuple(self._held[key].signed for key in changed)
+                yield PolicyNews(told, known=self._known(node), confirmed=self._unheard(watcher))
         finally:
             self._watchers.discard(watcher)
             WATCHERS.dec()
@@ -136,11 +139,23 @@ class PolicyFeed:
             RESUMED.labels("resumed").inc()
             since = known.offsets
             changed = tuple(h.signed for h in mine if h.offset >= since[h.partition])
-            return PolicyNews(changed, known=now, public_key=self.public_key)
+            return PolicyNews(changed, known=now, public_key=self.public_key, confirmed=self._unheard(watcher))
         RESUMED.labels("snapshot").inc()
         return PolicyNews(
-            tuple(h.signed for h in mine), of_snapshot=True, is_complete=True, known=now, public_key=self.public_key
+            tuple(h.signed for h in mine),
+            of_snapshot=True,
+            is_complete=True,
+            known=now,
+            public_key=self.public_key,
+            confirmed=self._unheard(watcher),
         )
+
+    def _unheard(self, watcher: _Watcher) -> Signed | None:
+        """The newest confirmation, where the node was not told it."""
+        if self._confirmed is watcher.confirmed:
+            return None
+        watcher.confirmed = self._confirmed
+        return self._confirmed
 
     @staticmethod
     def _is_past(known: Known, now: Known) -> bool:
@@ -167,9 +182,14 @@ class PolicyFeed:
                 logger.error("a record of the policy is refused, the one before it stays", record=where, reason=str(error))
                 continue
             self._incarnation = header(record, INCARNATION) or b""
-            self._held[record.key] = held
+            if record.key == CONFIRMED.bytes:  # nobody's, so everybody's
+                self._confirmed = held.signed
+            else:
+                self._held[record.key] = held
             for watcher in self._watchers:
-                if watcher.may_know(held):
+                if record.key == CONFIRMED.bytes:
+                    watcher.wake.set()
+                elif watcher.may_know(held):
                     watcher.changed[record.key] = None
                     watcher.wake.set()
         RECORDS.set(len(self._held))

@@ -26,7 +26,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class PolicyNews:
-    """Records as they are now. Of a snapshot: all that exist for the node, in one or more parts. None: a sign of life."""
+    """Records as they are now. Of a snapshot: all that exist for the node, in one or more parts. None: the ingress lives."""
 
     records: tuple[Signed, ...] = ()
     of_snapshot: bool = False
@@ -35,3 +35,4 @@ class PolicyNews:
     secrets: tuple[tuple[UUID, bytes], ...] = ()
     days: tuple[DayKeys, ...] = ()  # what sealing needs; none: nothing changed
     public_key: bytes = b""
+    confirmed: Signed | None = None  # a PolicyConfirmed that this connection was not told yet

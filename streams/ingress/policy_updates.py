@@ -31,7 +31,7 @@ def updates(news: PolicyNews, secret_key: bytes, days: Sequence[DayKeys] = ()) -
         is_last = n == len(parts)
         known = news.known if is_last else None
         yield PolicyUpdate(
-            policies=[SignedPolicy(value=s.value, signature=s.signature) for s in part],
+            policies=[_signed(s) for s in part],
             of_snapshot=news.of_snapshot,
             complete=news.is_complete and is_last,
             offsets=known.offsets if known else (),
@@ -39,6 +39,7 @@ def updates(news: PolicyNews, secret_key: bytes, days: Sequence[DayKeys] = ()) -
             secrets=[Secret(id=i.bytes, value=value) for i, value in _secrets(part, secret_key)],
             days=day_messages(days) if is_last else (),
             public_key=news.public_key if n == 1 else b"",
+            confirmed=_signed(news.confirmed) if is_last and news.confirmed else None,
         )
 
 
@@ -54,7 +55,12 @@ def news_of(update: PolicyUpdate) -> PolicyNews:
         secrets=tuple((UUID(bytes=s.id), s.value) for s in update.secrets),
         days=day_keys(update.days),
         public_key=update.public_key,
+        confirmed=Signed(update.confirmed.value, update.confirmed.signature) if update.HasField("confirmed") else None,
     )
+
+
+def _signed(signed: Signed) -> SignedPolicy:
+    return SignedPolicy(value=signed.value, signature=signed.signature)
 
 
 def _parts(records: Sequence[Signed]) -> Iterator[Sequence[Signed]]:

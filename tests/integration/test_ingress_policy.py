@@ -15,10 +15,11 @@ import pytest
 from infra.embedded.stack import Stack
 from infra.processes.ingress import Running, running
 from projections.policy import AT_ONCE
-from streams.codec import encode_policy
+from streams.codec import decode_policy, encode_policy
 from streams.generated import (
     NodeMode,
     NodePolicy,
+    PolicyConfirmed,
     StreamDeleted,
     StreamDisabled,
     StreamKey,
@@ -32,7 +33,7 @@ from streams.ingress.credentials import issue, read
 from streams.ingress.line import Line
 from streams.ingress.policy_client import watch_policy
 from streams.ingress.policy_feed import PolicyFeed
-from streams.ingress.policy_news import Known, PolicyNews
+from streams.ingress.policy_news import Known, PolicyNews, Signed
 from streams.ingress.policy_updates import POLICIES_PER_UPDATE
 from streams.kafka import idempotent_producer, reader, transactional_producer
 from streams.policies import policy_key
@@ -74,6 +75,13 @@ async def ingress(stack: Stack, topics: Topics, publisher: PolicyPublisher) -> A
     async with running(ingress_settings(stack.kafka, topics)) as ingress:
         await ingress.ready()
         yield ingress
+
+
+def confirmed(signed: Signed) -> PolicyConfirmed:
+    assert Verifier(public_key(SECRET_KEY)).is_good(signed.value, signed.signature)
+    policy = decode_policy(signed.value)
+    assert isinstance(policy, PolicyConfirmed)
+    return policy
 
 
 async def whole(news: AsyncIterator[PolicyNews]) -> list[PolicyNews]:
@@ -132,6 +140,27 @@ async def test_every_record_comes_with_the_platforms_signature_and_its_secrets(d
     assert key == told.public_key == public_key(SECRET_KEY)
     assert all(Verifier(key).is_good(r.value, r.signature) for r in told.records)
     assert told.secrets == ((A, webhook_secret(SECRET_KEY, A.bytes)),)
+
+
+async def test_that_the_policy_is_current_is_told_as_it_is_confirmed_and_once(ingress: Running) -> None:
+    address, credential = f"127.0.0.1:{ingress.port}", issue(SECRET_KEY, "edge-1", [A])
+    told: list[PolicyConfirmed] = []
+    known: Known | None = None
+    async with aclosing(watch_policy(address, lambda: credential, Line())) as news, asyncio.timeout(180):
+        while len(told) < 2:
+            one = await anext(news)
+            told += [confirmed(one.confirmed)] if one.confirmed else []
+            known = one.known
+    assert (told[1].version, told[1].tenant_id) == (told[0].version + 1, OPERATOR_TENANT)
+    assert told[0].confirmed_at < told[1].confirmed_at
+
+    async def first(upto: Known | None) -> PolicyNews:
+        async with aclosing(watch_policy(address, lambda: credential, Line(), lambda: upto)) as news, asyncio.timeout(180):
+            return await anext(news)
+
+    for begins in (await first(None), await first(known)):  # one that knows nothing, and one that goes on
+        assert begins.confirmed is not None
+        assert confirmed(begins.confirmed).version >= told[1].version
 
 
 async def test_after_a_cut_only_what_changed_is_told(decisions: Decisions, ingress: Running) -> None:

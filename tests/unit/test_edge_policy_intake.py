@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -16,7 +17,8 @@ from edge_agent.journal_file import Upkeep
 from edge_agent.policy import PolicyTable
 from edge_agent.policy_intake import POLICY_KNOWN, PolicyIntake
 from streams.codec import decode_policy, encode_policy
-from streams.generated import Policy, StreamTasks, TenantPolicy, TenantStanding, WantedPush
+from streams.generated import Policy, PolicyConfirmed, StreamTasks, TenantPolicy, TenantStanding, WantedPush
+from streams.ids import OPERATOR_TENANT
 from streams.ingress.credentials import issue
 from streams.ingress.policy_news import Known, PolicyNews, Signed
 from streams.policy_signing import Signer, public_key
@@ -36,6 +38,14 @@ def signed(policy: Policy, signer: Signer = SIGNER) -> Signed:
 def snapshot(*records: Signed, complete: bool = True, secrets: tuple[tuple[UUID, bytes], ...] = ()) -> PolicyNews:
     known = UPTO if complete else None
     return PolicyNews(records, of_snapshot=True, is_complete=complete, known=known, secrets=secrets)
+
+
+def confirmed(at_ms: int, signer: Signer = SIGNER) -> Signed:
+    return signed(PolicyConfirmed(OPERATOR_TENANT, 1, datetime.fromtimestamp(at_ms / 1000, UTC)), signer)
+
+
+def confirming(at_ms: int) -> PolicyNews:
+    return PolicyNews(known=UPTO, confirmed=confirmed(at_ms))
 
 
 class NodeUnderTest:
@@ -92,7 +102,7 @@ async def test_a_snapshot_is_on_the_disk_when_the_node_says_that_it_knows_it(nod
 
 
 async def test_what_is_known_survives_a_restart_with_where_to_go_on(node: NodeUnderTest) -> None:
-    await node.take(snapshot(signed(stream_policy()), secrets=((TENANT, b"secret"),)))
+    await node.take(replace(snapshot(signed(stream_policy()), secrets=((TENANT, b"secret"),)), confirmed=confirmed(NOON_MS)))
     await node.restart()
     assert node.table.is_known
     assert node.table.verdict(KEY, NOON_MS).refusal is None
@@ -172,17 +182,45 @@ async def test_keys_that_the_platform_no_longer_names_stay_known_as_over(node: N
         await node.restart()
 
 
-async def test_it_is_written_down_now_and_then_that_the_platform_was_heard_of(node: NodeUnderTest) -> None:
-    await node.take(snapshot())
-    await node.take(PolicyNews(known=UPTO), now_ms=NOON_MS + 1000)
+async def test_it_is_written_down_now_and_then_that_the_policy_was_confirmed(node: NodeUnderTest) -> None:
+    await node.take(replace(snapshot(), confirmed=confirmed(NOON_MS)))
+    await node.take(confirming(NOON_MS + 1000), now_ms=NOON_MS + 1000)
     assert node.table.heard_ms == NOON_MS + 1000
     assert not node.table.is_stale(NOON_MS + 86_400_000)
     assert node.table.is_stale(NOON_MS + 86_402_000)
     await node.restart()
     assert node.table.heard_ms == NOON_MS  # at most a minute too little
-    await node.take(PolicyNews(known=UPTO), now_ms=NOON_MS + 61_000)
+    await node.take(confirming(NOON_MS + 61_000), now_ms=NOON_MS + 61_000)
     await node.restart()
     assert node.table.heard_ms == NOON_MS + 61_000
+
+
+async def test_that_the_ingress_lives_does_not_make_the_policy_current(node: NodeUnderTest) -> None:
+    await node.take(replace(snapshot(), confirmed=confirmed(NOON_MS)))
+    await node.take(PolicyNews(known=UPTO), now_ms=NOON_MS + 90_000_000)
+    assert node.table.heard_ms == NOON_MS
+    assert node.table.is_stale(NOON_MS + 90_000_000)
+
+
+async def test_a_confirmation_of_before_the_connection_is_as_old_as_it_says(node: NodeUnderTest) -> None:
+    """Its writer may have stood still since. Of one that comes later, its coming counts, whatever the clocks."""
+    day_ms = 86_400_000
+    await node.take(replace(snapshot(), confirmed=confirmed(NOON_MS - 2 * day_ms)))
+    assert node.table.is_stale(NOON_MS)
+    await node.take(confirming(NOON_MS - 2 * day_ms), confirming(NOON_MS - 2 * day_ms + 10_000))  # our clock runs ahead
+    assert node.table.heard_ms == NOON_MS
+    await node.take(confirming(NOON_MS + 2 * day_ms))  # our clock runs behind: not current from tomorrow on
+    assert node.table.heard_ms == NOON_MS
+
+
+async def test_a_forged_confirmation_confirms_nothing(node: NodeUnderTest) -> None:
+    await node.take(replace(snapshot(), confirmed=confirmed(NOON_MS)))
+    other = signed(TenantPolicy(TENANT, 1, TenantStanding.ACTIVE))
+    later = confirmed(NOON_MS + 1000, FORGER)
+    for forged in (later, Signed(b"noise", b""), Signed(later.value, other.signature), other):
+        await node.take(PolicyNews(known=UPTO, confirmed=forged), now_ms=NOON_MS + 1000)
+        assert node.table.heard_ms == NOON_MS
+    assert node.intake.refused_total == 3
 
 
 async def test_others_get_their_turn_while_many_records_are_taken(node: NodeUnderTest) -> None:
