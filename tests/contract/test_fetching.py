@@ -14,11 +14,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from infra.embedded.stack import Stack
-from streams.fetching import IDLE_MS, wait_as_it_fits
+from streams.fetching import ENOUGH_BYTES, IDLE_MS, wait_as_it_fits
 from streams.kafka import reader, stopped
 from streams.topics import Topics
 
 PATIENCE_SECONDS = 180
+LINGER_MS = 60_000
 
 
 @pytest.fixture
@@ -50,17 +51,22 @@ def asked(consumer: AIOKafkaConsumer) -> list[tuple[int, int]]:
     return waits
 
 
+async def all_have_leaders(consumer: AIOKafkaConsumer, waits: list[tuple[int, int]]) -> None:
+    """Partitions that are new have none yet, and a fetch from them fails at once."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            waits.clear()
+            assert await consumer.getmany(timeout_ms=10 * IDLE_MS) == {}
+            if len(waits) <= 12:
+                return
+
+
 async def test_whoever_waits_asks_a_few_times_a_second_and_hears_at_once(
     consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, topics: Topics
 ) -> None:
     waits = asked(consumer)
     [first, *_] = at_the_ends(consumer, topics)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:  # partitions that are new have no leader yet: their fetches fail at once
-            waits.clear()
-            assert await consumer.getmany(timeout_ms=10 * IDLE_MS) == {}
-            if len(waits) <= 12:
-                break
+    await all_have_leaders(consumer, waits)
     assert len(waits) >= 2
     assert set(waits) == {(IDLE_MS, 1)}
     late = []
@@ -93,17 +99,21 @@ async def test_with_a_linger_the_first_after_a_pause_comes_at_once_and_the_next_
     consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka, group_id=None, auto_offset_reset="none")
     await consumer.start()
     try:
-        wait_as_it_fits(consumer, linger_ms=3_000)
+        wait_as_it_fits(consumer, linger_ms=LINGER_MS)
         waits = asked(consumer)
         [first, *_] = at_the_ends(consumer, topics)
-        assert await consumer.getmany(timeout_ms=3 * IDLE_MS) == {}
+        await all_have_leaders(consumer, waits)
         began = time.monotonic()
         await producer.send_and_wait(first.topic, b"first", partition=first.partition)
-        assert [r.value for r in (await consumer.getmany(timeout_ms=60_000))[first]] == [b"first"]
-        assert time.monotonic() - began < 3
-        for n in range(10):
-            await producer.send_and_wait(first.topic, b"%d" % n, partition=first.partition)
-        assert [r.value for r in (await consumer.getmany(timeout_ms=60_000))[first]] == [b"%d" % n for n in range(10)]
-        assert waits[-1][0] == 3_000 or waits[-2][0] == 3_000
+        assert [r.value for r in (await consumer.getmany(timeout_ms=LINGER_MS))[first]] == [b"first"]
+        assert time.monotonic() - began < LINGER_MS / 1000
+        collected = [b"%d" % n for n in range(10)]
+        for value in collected:
+            await producer.send_and_wait(first.topic, value, partition=first.partition)
+        enough = bytes(ENOUGH_BYTES)  # so that nothing here has to wait for the linger to end
+        await producer.send_and_wait(first.topic, enough, partition=first.partition)
+        found = await consumer.getmany(timeout_ms=1000 * PATIENCE_SECONDS)  # one without this partition may be under way
+        assert [r.value for r in found[first]] == [*collected, enough]
+        assert waits[-1] == (LINGER_MS, ENOUGH_BYTES) or waits[-2] == (LINGER_MS, ENOUGH_BYTES)
     finally:
         await stopped(consumer)
