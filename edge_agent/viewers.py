@@ -60,6 +60,8 @@ class FoundSession:
 
 
 SESSION_ID_CHARACTERS: Final = 64
+FETCHING: Final = frozenset({"DTSC", "DTSCQuic"})
+"""Connectors by which a media server fetches a stream from another. To MistServer that is no viewer's session, whoever it is."""
 
 
 def user_new(turn: Turn, body: UserNew) -> str:
@@ -102,12 +104,25 @@ def judge(turn: Turn, body: UserNew, stream: StreamPolicy | None) -> Allowed | D
 
 def conn_play(turn: Turn, body: Connection) -> str:
     """What forbids a stream to everybody holds for viewers, too, whom the media server trusts by itself: USER_NEW is not asked of
-    them. No session is told here, so the rest is USER_NEW's; and no URL means a push or a recording, which is no viewer."""
+    them. No session is told here, so the rest is USER_NEW's; and no URL means a push or a recording, which is no viewer.
+
+    Of a media server that fetches the stream USER_NEW is never asked, so the whole policy is looked at here.
+    """
     stream = turn.policy.by_media_name(body.stream)
     if stream is None or not body.url or is_peer(turn, body.connector, body.address):
         return "true"
     tenant, country = turn.policy.tenant(stream.tenant_id), turn.country_of(body.address)
-    return "false" if forbidden(stream, tenant) or wrong_country(stream, country) else "true"
+    if body.connector not in FETCHING:
+        return "false" if forbidden(stream, tenant) or wrong_country(stream, country) else "true"
+    request = PlaybackRequest(address=body.address, country=country, url=body.url)
+    decided = decide_playback(stream, tenant, request, turn.now, turn.is_policy_stale)
+    if isinstance(decided, Allowed):
+        return "true"
+    turn.remarks.append(
+        f"refused a media server that fetches {body.stream} over {body.connector}: it is in none of FW_EDGE_PEER_NETWORKS, and "
+        "the stream is not for everybody"
+    )
+    return "false"
 
 
 def play_rewrite(turn: Turn, body: Connection) -> str:
@@ -120,7 +135,7 @@ def play_rewrite(turn: Turn, body: Connection) -> str:
 
 def is_peer(turn: Turn, connector: str, address: str) -> bool:
     """Whether another node fetches the stream from here: over DTSC, from where the operator says that nodes are."""
-    return connector == "DTSC" and is_in_networks(address, turn.site.peer_networks)
+    return connector in FETCHING and is_in_networks(address, turn.site.peer_networks)
 
 
 def appear(turn: Turn, found: FoundSession) -> Viewing | None:

@@ -35,6 +35,7 @@ from tests.edge_node import NOON_MS, SESSION, STREAM, TENANT, AgentUnderTest, st
 from tests.playback import playback, signing_key, tenant_policy, token
 
 URL = "http://127.0.0.1:18080/hls/live%2blobby/index.m3u8"
+FETCH = "dtsc://10.77.0.2/live%2blobby?version=MistServer%2f3.10"  # as one media server asks another for a stream
 HOOK = "https://tenant.example/play?x=1"
 Reason = ViewerRejection
 
@@ -300,7 +301,8 @@ def test_a_playback_id_becomes_the_streams_name(stream: str, url: str, expected:
         ([stream_policy(), tenant_policy(standing=TenantStanding.SUSPENDED)], f"live+lobby\n1.2.3.4\nHLS\n{URL}", "false"),
         ([playback(blocked_countries=("NL",))], f"live+lobby\n1.2.3.4\nHLS\n{URL}", "false"),
         ([playback(PlaybackKind.JWT)], f"live+lobby\n1.2.3.4\nHLS\n{URL}", "true"),  # USER_NEW has the token
-        ([playback(blocked_countries=("NL",))], "live+lobby\n10.1.2.3\nDTSC\ndtsc://node/live+lobby", "true"),  # another node
+        ([playback(blocked_countries=("NL",))], f"live+lobby\n10.1.2.3\nDTSC\n{FETCH}", "true"),  # another node
+        ([playback(PlaybackKind.JWT)], f"live+lobby\n10.1.2.3\nDTSC\n{FETCH}", "true"),
         ([], f"copy\n1.2.3.4\nHLS\n{URL}", "true"),
     ],
 )
@@ -319,6 +321,25 @@ def test_another_node_that_fetches_a_stream_is_no_viewer() -> None:
     assert agent.send("USER_NEW", new.format("10.1.2.3", "HLS")) == "false"
     assert agent.send("USER_NEW", new.format("11.1.2.3", "DTSC")) == "false"
     assert rejections(agent) == [Reason.TOKEN_MISSING] * 2
+
+
+@pytest.mark.parametrize("connector", ["DTSC", "DTSCQuic"])
+def test_a_media_server_that_is_no_node_fetches_only_what_everybody_may_watch(connector: str) -> None:
+    """To the media server it is no viewer: USER_NEW is never asked of it (seen at MistServer 3.10)."""
+
+    def fetch(url: str, *policies: Policy) -> tuple[str, int]:
+        agent = AgentUnderTest(policies, site=Site(peer_networks=("10.0.0.0/8",)))
+        outcome = agent.outcome("CONN_PLAY", f"live+lobby\n192.0.2.7\n{connector}\n{url}")
+        assert outcome.facts == ()
+        return outcome.answer, len(outcome.remarks)
+
+    assert fetch(FETCH, playback(PlaybackKind.PUBLIC)) == ("true", 0)
+    protected = playback(PlaybackKind.JWT)
+    assert fetch(FETCH, protected) == ("false", 1)
+    assert fetch(FETCH, protected, tenant_policy(signing_key())) == ("false", 1)
+    assert fetch(f"{FETCH}&tkn={token(sub='pblobby')}", protected, tenant_policy(signing_key())) == ("true", 0)
+    assert fetch(FETCH, playback(PlaybackKind.WEBHOOK, webhook_url="https://example.org/may")) == ("false", 1)
+    assert fetch(FETCH, playback(allowed_origins=("https://example.org",))) == ("false", 1)
 
 
 def test_the_source_of_a_stream_is_the_balancer_but_while_its_publisher_is_here() -> None:
