@@ -1,14 +1,14 @@
 """What the media server says of a stream's buffer, tracks and totals, and of itself.
 
 Invariant: a stream goes live at the first sign of a filled buffer after it was offline, and offline when its buffer is empty;
-both are said once each.
+both are said once each. Of one that is fetched from another node neither is said (`relays.py`).
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from edge_agent import ingests, pushes, viewers
+from edge_agent import ingests, pushes, relays, viewers
 from edge_agent.bodies import StreamEnd
 from edge_agent.media import Buffer, TrackList
 from edge_agent.node_state import CONTROLLER, Broadcast, ServerStart
@@ -19,6 +19,7 @@ from streams.generated import (
     BufferState,
     NodeStarted,
     NodeStopped,
+    StreamPolicy,
     StreamTotals,
     StreamWentLive,
     StreamWentOffline,
@@ -29,6 +30,12 @@ from streams.generated import (
 def stream_buffer(turn: Turn, body: Buffer) -> None:
     stream = turn.policy.by_media_name(body.stream)
     if stream is None:
+        return
+    known = turn.state.broadcasts.get(str(stream.stream_id))
+    if relays.is_relayed(turn, stream):
+        _relayed(turn, stream, body)
+        if known and known.is_live:  # what was live here before: its own end may be heard late, or never
+            _offline(turn, stream, body.last_media_ms)
         return
     turn.say(
         BufferChanged(
@@ -42,27 +49,39 @@ def stream_buffer(turn: Turn, body: Buffer) -> None:
         ),
         subject_of(stream),
     )
-    key, known = str(stream.stream_id), turn.state.broadcasts.get(str(stream.stream_id))
     match body.state:
         case BufferState.EMPTY:
             ingests.lose_source(turn, stream)
             if known is None or known.is_live:
-                went = StreamWentOffline(
-                    node_id=turn.node.node_id, internal_name=stream.internal_name, last_media_ms=body.last_media_ms
-                )
-                turn.say(went, subject_of(stream))
-                turn.state.broadcasts.put(key, Broadcast(is_live=False))
+                _offline(turn, stream, body.last_media_ms)
         case BufferState.FULL | BufferState.DRY | BufferState.RECOVER:
             # DRY and RECOVER are of a running buffer too: they are the first sign where FULL was lost.
             if known is None or not known.is_live:
                 turn.say(StreamWentLive(node_id=turn.node.node_id, internal_name=stream.internal_name), subject_of(stream))
-                turn.state.broadcasts.put(key, Broadcast(is_live=True))
+                turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=True))
+        case BufferState.OTHER:
+            pass
+
+
+def _offline(turn: Turn, stream: StreamPolicy, last_media_ms: int | None) -> None:
+    went = StreamWentOffline(node_id=turn.node.node_id, internal_name=stream.internal_name, last_media_ms=last_media_ms)
+    turn.say(went, subject_of(stream))
+    turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=False))
+
+
+def _relayed(turn: Turn, stream: StreamPolicy, body: Buffer) -> None:
+    match body.state:
+        case BufferState.EMPTY:
+            relays.stopped(turn, stream)
+        case BufferState.FULL | BufferState.DRY | BufferState.RECOVER:
+            relays.started(turn, stream)
         case BufferState.OTHER:
             pass
 
 
 def live_track_list(turn: Turn, body: TrackList) -> None:
-    if stream := turn.policy.by_media_name(body.stream):
+    stream = turn.policy.by_media_name(body.stream)
+    if stream and not relays.is_relayed(turn, stream):
         turn.say(TracksChanged(node_id=turn.node.node_id, tracks=body.tracks), subject_of(stream))
 
 
@@ -108,6 +127,7 @@ def conclude_all(turn: Turn) -> None:
     viewers.conclude_all(turn)
     ingests.conclude_all(turn)
     pushes.conclude_all(turn)
+    relays.conclude_all(turn)
     for key, broadcast in turn.state.broadcasts.items():
         stream = turn.policy.stream(UUID(key))
         if broadcast.is_live and stream:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from edge_agent import relays
 from edge_agent.bodies import OutputEnd, PushInputClose
 from edge_agent.node_state import Admission, EndedUnseen, Figures, Ingest
 from edge_agent.personal import publisher
@@ -72,6 +73,8 @@ def start(
             key_prefix=admission.key_prefix,
         ),
     )
+    if stream:
+        relays.forget(turn, stream)
     known = turn.state.broadcasts.get(str(admission.subject.aggregate_id))
     if known and not known.is_live:
         turn.state.broadcasts.drop(str(admission.subject.aggregate_id))

@@ -22,6 +22,7 @@ REFUSED_VIEWER_MS: Final = 1_800_000  # the end of a refused session comes 10 mi
 CONCLUDED_VIEWING_MS: Final = 6 * 3_600_000
 CONCLUDED_MS: Final = 48 * 3_600_000  # publishers and pushes are few, and may go on for days after a crash of the controller
 RESULT_MS: Final = 600_000
+RELAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,14 @@ class Broadcast:
 
 
 @dataclass(frozen=True, slots=True)
+class Relay:
+    """A stream whose source the balancer was named as, so that it comes from another node if it comes. By stream id."""
+
+    asked_ms: int  # when somebody last wanted it here, to the hour
+    is_running: bool = False  # whether it was told to have started
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """Something that the policy wants done at the media server, and that is not known to be done. By request id."""
 
@@ -237,6 +246,7 @@ class NodeState:
         self.pushes = Shelf("pushes", Push, self.changes)
         self.push_results = Shelf("push_results", PushResult, self.changes)
         self.broadcasts = Shelf("broadcasts", Broadcast, self.changes)
+        self.relays = Shelf("relays", Relay, self.changes)
         self.envelopes = Shelf("envelopes", Envelope, self.changes)  # data keys that the platform does not have yet
         self.said = Shelf("said", Said, self.changes)
         self.counts = Counts(self.said)
@@ -263,6 +273,7 @@ class NodeState:
                 self.pushes,
                 self.push_results,
                 self.broadcasts,
+                self.relays,
                 self.envelopes,
                 self.said,
                 self.actions,
@@ -336,6 +347,7 @@ class NodeState:
         self.refused_viewers.drop_where(lambda v: is_past(v.at_ms, REFUSED_VIEWER_MS))
         self.ended_unseen.drop_where(lambda e: is_past(e.at_ms, RESULT_MS))
         self.push_results.drop_where(lambda r: is_past(r.at_ms, RESULT_MS))
+        self.relays.drop_where(lambda r: not r.is_running and is_past(r.asked_ms, RELAY_MS))
         self.counts.sweep(now_ms)
         self.ingests.drop_where(lambda i: i.concluded_ms is not None and i.concluded_ms < now_ms - CONCLUDED_MS)
         self.pushes.drop_where(lambda p: p.concluded_ms is not None and p.concluded_ms < now_ms - CONCLUDED_MS)

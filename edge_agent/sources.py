@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
+from edge_agent import relays
 from edge_agent.node_state import PENDING_MS
 from edge_agent.turn import Turn
 from streams.generated import StreamPolicy
@@ -19,8 +20,12 @@ def stream_source(turn: Turn, name: str) -> str:
     MistServer asks `balance:` sources itself, over HTTP, and takes the fallback where no node has the stream, or nobody answers.
     """
     stream = turn.policy.by_media_name(name)
-    if stream is None or turn.site.balancer_url is None or is_published_here(turn, stream):
+    if stream is None or turn.site.balancer_url is None:
         return CONFIGURED
+    if is_published_here(turn, stream):
+        relays.forget(turn, stream)
+        return CONFIGURED
+    relays.expect(turn, stream)
     return f"balance:{turn.site.balancer_url}/?fallback={_FALLBACK}"
 
 

@@ -17,6 +17,7 @@ from edge_agent.node_state import Action, EndedUnseen, Figures, RefusedViewer, V
 from edge_agent.personal import subject_of_token, viewer
 from edge_agent.policy import LIVE
 from edge_agent.questions import AskTenant
+from edge_agent.relays import FETCHING
 from edge_agent.turn import Turn, subject_of
 from edge_agent.webhook_body import webhook_body
 from streams.generated import (
@@ -60,8 +61,6 @@ class FoundSession:
 
 
 SESSION_ID_CHARACTERS: Final = 64
-FETCHING: Final = frozenset({"DTSC", "DTSCQuic"})
-"""Connectors by which a media server fetches a stream from another. To MistServer that is no viewer's session, whoever it is."""
 
 
 def user_new(turn: Turn, body: UserNew) -> str:

@@ -1,8 +1,9 @@
 """What the balancer knows: media server nodes and how they are, which streams are live on which, names, weights.
 
 Reads decisions, facts, nodes and samples, and depends on no order between them: of samples the newest counts, a stream is live
-on a node when it went live there after it last went offline. A node has a row for every tenant that anything was said for, and
-only what was decided says whom an enrolled node serves; so what a tenant's node says changes no other node.
+on a node when it went live there after it last went offline, and so it is with relays of it. A node has a row for every tenant
+that anything was said for, and only what was decided says whom an enrolled node serves; so what a tenant's node says changes no
+other node.
 
 The balancer serves all tenants: its reads are those of the platform, and no caller's tenant leads them.
 """
@@ -36,6 +37,8 @@ from streams.generated import (
     StreamCreated,
     StreamDeleted,
     StreamKeyRotated,
+    StreamRelayEnded,
+    StreamRelayStarted,
     StreamWentLive,
     StreamWentOffline,
 )
@@ -59,6 +62,7 @@ NODES: Final = Table(
         Column("sample", "text", Merge.FOLLOW, follows="sampled_at"),  # JSON
     ),
 )
+THERE: Final = "(live_at > coalesce(offline_at, '-infinity') OR relay_at > coalesce(relay_ended_at, '-infinity'))"
 NODE_STREAMS: Final = Table(
     "node_streams",
     key=("tenant_id", "stream_id", "node_id"),
@@ -68,8 +72,10 @@ NODE_STREAMS: Final = Table(
         Column("node_id", "text"),
         Column("live_at", "timestamptz", Merge.GREATEST),
         Column("offline_at", "timestamptz", Merge.GREATEST),
+        Column("relay_at", "timestamptz", Merge.GREATEST),
+        Column("relay_ended_at", "timestamptz", Merge.GREATEST),
     ),
-    indexes=(Index("live", "(node_id) WHERE live_at > coalesce(offline_at, '-infinity')"),),
+    indexes=(Index("there", f"(node_id) WHERE {THERE}"),),
 )
 STREAM_NAMES: Final = Table(
     "stream_names",
@@ -130,6 +136,10 @@ class Rows:
                 self.streams.greatest((tenant_id, about, node_id), "live_at", at)
             case StreamWentOffline(node_id=node_id):
                 self.streams.greatest((tenant_id, about, node_id), "offline_at", at)
+            case StreamRelayStarted(node_id=node_id):
+                self.streams.greatest((tenant_id, about, node_id), "relay_at", at)
+            case StreamRelayEnded(node_id=node_id):
+                self.streams.greatest((tenant_id, about, node_id), "relay_ended_at", at)
             case _:
                 self._decided(event, meta)
 
@@ -211,7 +221,7 @@ def _sample(event: NodeSamples, newest: int) -> str:
 
 PROJECTION: Final = TableProjection(
     name="routing",
-    version=1,
+    version=2,
     topics=("decisions", "facts", "nodes", "samples"),
     handles=frozenset(
         {
@@ -227,6 +237,8 @@ PROJECTION: Final = TableProjection(
             StreamCreated,
             StreamDeleted,
             StreamKeyRotated,
+            StreamRelayEnded,
+            StreamRelayStarted,
             StreamWentLive,
             StreamWentOffline,
         }
@@ -234,7 +246,9 @@ PROJECTION: Final = TableProjection(
     tables=(NODES, NODE_STREAMS, STREAM_NAMES, WEIGHTS),
     apply=apply,
     linger_seconds=0.05,
-    replayable=frozenset({NodeSamples, NodeStarted, NodeStopped, StreamWentLive, StreamWentOffline}),
+    replayable=frozenset(
+        {NodeSamples, NodeStarted, NodeStopped, StreamRelayEnded, StreamRelayStarted, StreamWentLive, StreamWentOffline}
+    ),
 )
 
 
@@ -249,8 +263,7 @@ class StreamName(NamedTuple):
 
 Row = Mapping[str, Any]
 _EVERY: Final = {table: f"SELECT {', '.join(c.name for c in table.columns)} FROM {table.name}" for table in (NODES, WEIGHTS)}  # noqa: S608
-_LIVE: Final = """SELECT tenant_id, stream_id, node_id, live_at, offline_at FROM node_streams
-    WHERE live_at > coalesce(offline_at, '-infinity')"""
+_THERE: Final = f"SELECT {', '.join(c.name for c in NODE_STREAMS.columns)} FROM node_streams WHERE {THERE}"  # noqa: S608
 _NAMED: Final = f"SELECT {', '.join(StreamName._fields)} FROM stream_names WHERE deleted_at IS NULL AND"  # noqa: S608
 _BY_PLAYBACK_ID: Final = f"{_NAMED} playback_id = $1 LIMIT 1"
 _BY_INTERNAL_NAME: Final = f"{_NAMED} internal_name = $1 LIMIT 1"
@@ -264,9 +277,9 @@ async def node_rows(db: Database) -> Sequence[asyncpg.Record]:
     return await db.fetch(_EVERY[NODES])
 
 
-async def live_rows(db: Database) -> Sequence[asyncpg.Record]:
-    """Which streams are live on which nodes, as rows of NODE_STREAMS."""
-    return await db.fetch(_LIVE)
+async def node_stream_rows(db: Database) -> Sequence[asyncpg.Record]:
+    """Which streams are live or relayed on which nodes, as rows of NODE_STREAMS."""
+    return await db.fetch(_THERE)
 
 
 async def weights_rows(db: Database) -> Sequence[asyncpg.Record]:
@@ -303,6 +316,15 @@ LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_live(row: Row) -> bool:
-    """Whether a row of NODE_STREAMS says that the stream is live there."""
-    live_at: datetime | None = row.get("live_at")
-    return live_at is not None and live_at > (row.get("offline_at") or LONG_AGO)
+    """Whether a row of NODE_STREAMS says that the stream is live there, from its publisher."""
+    return _lasts(row, "live_at", "offline_at")
+
+
+def is_there(row: Row) -> bool:
+    """Whether the node can serve the stream at once: live, or relayed from where it is."""
+    return is_live(row) or _lasts(row, "relay_at", "relay_ended_at")
+
+
+def _lasts(row: Row, began: str, ended: str) -> bool:
+    began_at: datetime | None = row.get(began)
+    return began_at is not None and began_at > (row.get(ended) or LONG_AGO)

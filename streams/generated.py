@@ -1134,6 +1134,24 @@ class StreamNotFound:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamRelayEnded:
+    """A node relays a stream no more: nobody watches it there, or the node that it came from has it no more."""
+
+    node_id: str
+    internal_name: str
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRelayStarted:
+    """A node begins to relay a stream: it fetches it from another node and serves it to its own viewers."""
+
+    node_id: str
+    internal_name: str
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamTotals:
     """Nobody is connected to the stream any more; what it came to since the first session."""
 
@@ -1566,6 +1584,8 @@ Fact = (
     | RecordingSegmentWritten
     | StreamConfigured
     | StreamNotFound
+    | StreamRelayEnded
+    | StreamRelayStarted
     | StreamTotals
     | StreamWentLive
     | StreamWentOffline
@@ -2462,6 +2482,22 @@ def read_StreamNotFound(d: Any) -> StreamNotFound:
         connector=d["connector"],
         internal_name=d["internal_name"],
         requests=d["requests"],
+    )
+
+
+def read_StreamRelayEnded(d: Any) -> StreamRelayEnded:
+    return StreamRelayEnded(
+        node_id=d["node_id"],
+        internal_name=d["internal_name"],
+        evidence=d["evidence"],
+    )
+
+
+def read_StreamRelayStarted(d: Any) -> StreamRelayStarted:
+    return StreamRelayStarted(
+        node_id=d["node_id"],
+        internal_name=d["internal_name"],
+        evidence=d["evidence"],
     )
 
 
@@ -3602,6 +3638,22 @@ def write_StreamNotFound(e: StreamNotFound) -> dict[str, Any]:
     }
 
 
+def write_StreamRelayEnded(e: StreamRelayEnded) -> dict[str, Any]:
+    return {
+        "node_id": e.node_id,
+        "internal_name": e.internal_name,
+        "evidence": e.evidence,
+    }
+
+
+def write_StreamRelayStarted(e: StreamRelayStarted) -> dict[str, Any]:
+    return {
+        "node_id": e.node_id,
+        "internal_name": e.internal_name,
+        "evidence": e.evidence,
+    }
+
+
 def write_StreamTotals(e: StreamTotals) -> dict[str, Any]:
     return {
         "node_id": e.node_id,
@@ -3952,6 +4004,8 @@ READERS: Final[Mapping[str, Callable[[Any], Record]]] = {
     "RecordingSegmentWritten": read_RecordingSegmentWritten,
     "StreamConfigured": read_StreamConfigured,
     "StreamNotFound": read_StreamNotFound,
+    "StreamRelayEnded": read_StreamRelayEnded,
+    "StreamRelayStarted": read_StreamRelayStarted,
     "StreamTotals": read_StreamTotals,
     "StreamWentLive": read_StreamWentLive,
     "StreamWentOffline": read_StreamWentOffline,
@@ -4064,6 +4118,8 @@ WRITERS: Final[Mapping[type, Callable[[Any], dict[str, Any]]]] = {
     RecordingSegmentWritten: write_RecordingSegmentWritten,
     StreamConfigured: write_StreamConfigured,
     StreamNotFound: write_StreamNotFound,
+    StreamRelayEnded: write_StreamRelayEnded,
+    StreamRelayStarted: write_StreamRelayStarted,
     StreamTotals: write_StreamTotals,
     StreamWentLive: write_StreamWentLive,
     StreamWentOffline: write_StreamWentOffline,

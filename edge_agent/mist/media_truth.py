@@ -3,6 +3,7 @@
 A publisher is there while the media server names its process as a source of its stream, or while a session of a publisher of that
 stream has a connection: after a crash of the buffer only the second holds, and before statistics are in only the first. Where
 neither holds any more, its process may still be seen to run: then it goes on, but stands in nobody's way who comes after it.
+What fetches a stream from another node is an input, too, and no publisher.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from edge_agent import ingests, pushes
+from edge_agent import ingests, pushes, relays
 from edge_agent.bodies import PushOutStart
 from edge_agent.mist.active_streams import ActiveStream
 from edge_agent.mist.clients import Client
@@ -22,7 +23,7 @@ from edge_agent.node_state import Broadcast, Figures, Ingest, Push
 from edge_agent.policy import LIVE
 from edge_agent.redact import digest
 from edge_agent.turn import Turn, subject_of
-from streams.generated import StreamWentLive, StreamWentOffline
+from streams.generated import StreamPolicy, StreamWentLive, StreamWentOffline
 
 NOWHERE = ActiveStream()
 
@@ -35,14 +36,23 @@ class Counts:
 
 def compare(turn: Turn, sight: Sight, presence: Presence, watched: set[str], strange: set[str]) -> Counts:
     counts = Counts()
+    sight = replace(sight, inputs={name: _publishers(turn, name, rows) for name, rows in sight.inputs.items()})
     _ingests(turn, sight, presence, watched, counts)
     _strange_ingests(turn, sight, presence, strange, counts)
     _pushes(turn, sight, presence, watched, strange, counts)
     _broadcasts(turn, sight, presence, watched, strange)
+    _relays(turn, sight, presence, watched)
     return counts
 
 
 # Publishers.
+
+
+def _publishers(turn: Turn, name: str, rows: Sequence[Client]) -> list[Client]:
+    """Sessions of inputs that publish. Over DTSC only who was admitted does: nobody else is let in by it."""
+    stream = turn.policy.by_media_name(name)
+    admitted = {i.protocol for _, i in turn.state.open_ingests(stream.stream_id)} if stream else frozenset[str]()
+    return [row for row in rows if (by := row.protocol.rpartition(":")[2]) not in relays.FETCHING or by in admitted]
 
 
 def _ingests(turn: Turn, sight: Sight, presence: Presence, watched: set[str], counts: Counts) -> None:
@@ -209,7 +219,8 @@ def _broadcasts(turn: Turn, sight: Sight, presence: Presence, watched: set[str],
             continue
         name, watch_key = f"{LIVE}{stream.internal_name}", f"broadcast {key}"
         watched.add(watch_key)
-        if sight.streams.get(name, NOWHERE).is_online or turn.state.open_ingests(stream.stream_id):
+        is_online = sight.streams.get(name, NOWHERE).is_online and not relays.is_relayed(turn, stream)
+        if is_online or turn.state.open_ingests(stream.stream_id):
             presence.seen(watch_key, sight.elapsed_ms, sight.at_ms)
         elif watch := presence.missed(watch_key, sight.elapsed_ms):
             seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
@@ -219,15 +230,40 @@ def _broadcasts(turn: Turn, sight: Sight, presence: Presence, watched: set[str],
             turn.state.broadcasts.put(key, Broadcast(is_live=False))
     for name, active in sight.streams.items():
         stream = turn.policy.by_media_name(name) if active.is_online else None
-        if stream is None:
-            continue
-        known = turn.state.broadcasts.get(str(stream.stream_id))
-        if known and known.is_live:
+        if stream is None or _is_told(turn, stream):
             continue
         key = f"on air {name}"
         strange.add(key)
         if there := presence.strange(key, sight.elapsed_ms, sight.elapsed_ms // 1000, is_steady=True):
-            seconds = (sight.elapsed_ms - there.first_ms) // 1000
-            live = StreamWentLive(turn.node.node_id, stream.internal_name, evidence=f"{active.status} for {seconds} s")
+            evidence = f"{active.status} for {(sight.elapsed_ms - there.first_ms) // 1000} s"
+            if relays.is_relayed(turn, stream):
+                relays.started(turn.about(key), stream, evidence)
+                continue
+            live = StreamWentLive(turn.node.node_id, stream.internal_name, evidence=evidence)
             turn.about(key).say(live, subject_of(stream))
             turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=True))
+
+
+def _is_told(turn: Turn, stream: StreamPolicy) -> bool:
+    """Whether it was told already that what is online here is on the air, or relayed."""
+    key = str(stream.stream_id)
+    if relays.is_relayed(turn, stream):
+        relay = turn.state.relays.get(key)
+        return relay is not None and relay.is_running
+    known = turn.state.broadcasts.get(key)
+    return known is not None and known.is_live
+
+
+def _relays(turn: Turn, sight: Sight, presence: Presence, watched: set[str]) -> None:
+    for key, relay in turn.state.relays.items():
+        stream = turn.policy.stream(UUID(key)) if relay.is_running else None
+        if stream is None:
+            continue
+        name, watch_key = f"{LIVE}{stream.internal_name}", f"relay {key}"
+        watched.add(watch_key)
+        active = sight.streams.get(name, NOWHERE)
+        if active.is_online:
+            presence.seen(watch_key, sight.elapsed_ms, sight.at_ms)
+        elif watch := presence.missed(watch_key, sight.elapsed_ms):
+            seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
+            relays.stopped(turn.about(watch_key), stream, f"{active.status or 'not active'} for {seconds} s")

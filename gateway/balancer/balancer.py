@@ -120,7 +120,11 @@ class Balancer:
 
     def _decide(self, asked: Asked) -> Routed:
         fleet = self.fleet()
-        holders = frozenset[str]() if asked.stream_id is None else self.picture.holders(asked.tenant_id, asked.stream_id)
+        holders = frozenset[str]()
+        if asked.stream_id is not None:
+            # Two relays that take a stream from each other would keep it alive for ever, without a picture.
+            of = self.picture.origins if asked.purpose is Purpose.SOURCE else self.picture.holders
+            holders = of(asked.tenant_id, asked.stream_id)
         question = Question(
             asked.tenant_id, asked.purpose, holders, asked.cell, asked.tag_adjust, asked.asking, asked.needed_cpu_ppm
         )

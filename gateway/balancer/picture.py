@@ -19,7 +19,7 @@ import orjson
 
 from projections import routing
 from projections.model import Database
-from projections.routing import NODE_STREAMS, NODES, Row, Rows, is_live
+from projections.routing import NODE_STREAMS, NODES, Row, Rows, is_live, is_there
 from projections.tables import merged
 from streams.balancing.geography import MILLION, cell_of
 from streams.balancing.score import Node, Weights
@@ -79,13 +79,13 @@ class Picture:
     async def reload(self, database: Database, now_ms: int) -> None:
         """Reads the tables. What the tails said and the tables do not say after a minute is not so."""
         nodes = {(r["tenant_id"], r["node_uuid"]): dict(r) for r in await routing.node_rows(database)}
-        live = {(r["tenant_id"], r["stream_id"], r["node_id"]): dict(r) for r in await routing.live_rows(database)}
+        there = {(r["tenant_id"], r["stream_id"], r["node_id"]): dict(r) for r in await routing.node_stream_rows(database)}
         for row in await routing.weights_rows(database):
             self._weigh(dict(row))
-        self._merge(nodes, {key: row for key, row in live.items() if not self._has(*key)}, now_ms, 0)
+        self._merge(nodes, {key: row for key, row in there.items() if not self._has(*key)}, now_ms, 0)
         for (tenant_id, stream_id), of_nodes in list(self._streams.items()):
             for node_id, (_, heard) in list(of_nodes.items()):
-                if heard < now_ms - UNCONFIRMED_MS and (tenant_id, stream_id, node_id) not in live:
+                if heard < now_ms - UNCONFIRMED_MS and (tenant_id, stream_id, node_id) not in there:
                     del of_nodes[node_id]
                     self.version += 1
             if not of_nodes:
@@ -95,12 +95,17 @@ class Picture:
         return node_id in self._streams.get((tenant_id, stream_id), {}) and node_id in self.holders(tenant_id, stream_id)
 
     def holders(self, tenant_id: UUID, stream_id: UUID) -> frozenset[str]:
-        """Nodes on which the stream is live."""
+        """Nodes that have the stream: its publisher's, and those that relay it."""
+        of_nodes = self._streams.get((tenant_id, stream_id))
+        return frozenset(n for n, (row, _) in of_nodes.items() if is_there(row)) if of_nodes else frozenset()
+
+    def origins(self, tenant_id: UUID, stream_id: UUID) -> frozenset[str]:
+        """Those of them that have it from its publisher."""
         of_nodes = self._streams.get((tenant_id, stream_id))
         return frozenset(n for n, (row, _) in of_nodes.items() if is_live(row)) if of_nodes else frozenset()
 
     def live_streams(self) -> Mapping[Key, frozenset[str]]:
-        """Every stream that is live, and where."""
+        """Every stream that a node has, and which nodes."""
         found = {key: self.holders(*key) for key in self._streams}
         return {key: nodes for key, nodes in found.items() if nodes}
 

@@ -105,7 +105,7 @@ def bandwidth_ppm(node: Node, reserved_bytes_per_second: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Who asks for what. `holders`: nodes that have the stream."""
+    """Who asks for what. `holders`: nodes that have the stream; where a source is asked for, from its publisher."""
 
     tenant_id: UUID
     purpose: Purpose = Purpose.VIEWER

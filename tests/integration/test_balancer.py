@@ -25,7 +25,7 @@ from gateway.balancer.media_json import pretty
 from infra.embedded.ports import free_ports
 from infra.embedded.stack import Stack
 from projections.clickhouse import connect, rows
-from streams.generated import ClientSamples, Event, Meta, NodeSamples, StreamWentLive, ViewerJoined
+from streams.generated import ClientSamples, Event, Meta, NodeSamples, StreamRelayStarted, StreamWentLive, ViewerJoined
 from streams.ids import OPERATOR_TENANT, node_uuid
 from streams.kafka import idempotent_producer
 from tests.balancer_recordings import Recording, recordings
@@ -250,6 +250,8 @@ async def test_a_source_is_another_node_that_has_the_stream(world: World) -> Non
         await world.samples(node_id, cpu_permille=cpu)
     await world.node("src-3", baseUrl="http://src-3.invalid")
     await world.samples("src-3", cpu_permille=0)
+    relay = StreamRelayStarted("src-3", stream["internalName"])  # the idlest, but it has the stream from another itself
+    await world.say(relay, UUID(stream["id"]), UUID(owner.tenant_id))
     for node_id in ("src-1", "src-2"):
         await world.live(owner, stream, node_id)
     await world.until(f"/?source={name}", "dtsc://src-1.invalid")

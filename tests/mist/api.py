@@ -214,14 +214,16 @@ def _stream(state: State, name: str) -> Answer:
         return sum(e[0][0] <= boot - seconds_ago <= e[-1][0] + STATS_DELAY for e in logs)
 
     buffer, sources = state.buffers.get(name), publishers.publishers_of(state, name)
-    status = "Offline" if buffer is None or buffer.is_dead else "Online" if sources else "Waiting for data"
+    fetched = state.fetched.get(name)
+    pids = sorted([c.pid for c in sources] + ([fetched.pid + 1] if fetched else []))
+    status = "Offline" if buffer is None or buffer.is_dead else "Online" if pids else "Waiting for data"
     return {
         "status": status,
         "viewers": count("", STATS_DELAY),
         "inputs": count("I", 2),
         "outputs": count("O", STATS_DELAY),
         "lastms": buffer.media_ms if buffer else 0,
-        "sourcepids": sorted(c.pid for c in sources) if buffer else None,
+        "sourcepids": pids if buffer else None,
         "upbytes": 0,
         "downbytes": 0,
         "tags": None,

@@ -90,6 +90,7 @@ def _end_everything(state: State) -> None:
     state.sessions.clear()
     state.pushes.clear()
     state.publishers.clear()
+    state.fetched.clear()
     state.buffers.clear()
     state.totals.clear()
     state.later.clear()

@@ -14,6 +14,7 @@ from edge_agent.mist.truth import Truth
 from edge_agent.redact import redacted_target as shown
 from edge_agent.shelf import Change
 from edge_agent.trigger import Trigger
+from edge_agent.turn import Site
 from streams.errors import Transient
 from streams.generated import Fact, IngestEnded, IngestStarted, PushEnded, PushStarted, ViewerJoined, ViewerLeft
 from tests.edge_node import NOON_MS, AgentUnderTest
@@ -65,8 +66,8 @@ class Direct:
 class Node:
     """One machine: MistServer, agent, and the agent's looks at it every three seconds."""
 
-    def __init__(self, *, flavour: Flavour = "stock", seed: int = 7) -> None:
-        self.agent = AgentUnderTest()
+    def __init__(self, *, flavour: Flavour = "stock", seed: int = 7, site: Site | None = None) -> None:
+        self.agent = AgentUnderTest(site=site or Site())
         self.agent.agent.is_verified = True
         self.wire = Direct(self.agent)
         self.mist = MistServer(self.wire, flavour=flavour, seed=seed)

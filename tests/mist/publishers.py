@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from tests.mist import fetching
 from tests.mist.state import Buffer, Connection, Session, State
 
 NOTHING_SENT = "18446744073709551615"
@@ -87,11 +88,12 @@ def boot(state: State, name: str, pid: int, *, is_trusted: bool) -> bool:
     if (known := state.buffers.get(name)) and not known.is_dead:
         known.idle_since = None
         return True
+    source = None
     if not is_trusted:
         if not state.fire("STREAM_LOAD", name, pid=pid, stream=name).is_yes:
             return False
         source = state.fire("STREAM_SOURCE", name, pid=pid, stream=name).text
-        if source and not source.startswith("push://"):
+        if source and not source.startswith("push://") and not (source.startswith("balance:") and name in state.elsewhere):
             return False
     if name in state.locks:
         return False
@@ -101,6 +103,9 @@ def boot(state: State, name: str, pid: int, *, is_trusted: bool) -> bool:
     state.buffers[name] = buffer
     if state.flavour == "fork":
         state.fire("STREAM_PROCESS", name, pid=buffer.pid, stream=name)
+    if source and source.startswith("balance:"):
+        fetching.begin(state, name, buffer)
+        tell_tracks(state, name, buffer)
     return True
 
 
@@ -120,12 +125,16 @@ def _go_on_air(state: State, connection: Connection) -> None:
 
 
 def tell_tracks(state: State, name: str, buffer: Buffer) -> None:
-    tracks = json.dumps(TRACKS, separators=(",", ":")) if publishers_of(state, name) else ""
+    tracks = json.dumps(TRACKS, separators=(",", ":")) if is_fed(state, name) else ""
     state.fire("LIVE_TRACK_LIST", name, tracks, "", pid=buffer.pid, stream=name)
 
 
 def publishers_of(state: State, name: str) -> list[Connection]:
     return [c for c in state.publishers.values() if c.stream == name]
+
+
+def is_fed(state: State, name: str) -> bool:
+    return name in state.fetched or bool(publishers_of(state, name))
 
 
 def leave(state: State, connection: Connection, code: str, text: str) -> None:
@@ -182,6 +191,7 @@ def lose_source(state: State, name: str) -> None:
 
 def end_buffer(state: State, name: str, why: str, last_ms: int | None) -> None:
     buffer = state.buffers.pop(name)
+    fetching.end(state, name)
     if not buffer.is_guarded:
         state.locks.add(name)
     empty = (name, "EMPTY") if last_ms is None else (name, "EMPTY", str(last_ms))

@@ -126,6 +126,8 @@ class State:
     locks: set[str] = field(default_factory=set)  # that killed buffers left: whoever publishes next hangs
     hanging: list[Connection] = field(default_factory=list)
     publishers: dict[int, Connection] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)  # streams that the balancer knows another server of
+    fetched: dict[str, Session] = field(default_factory=dict)  # streams that come from there
     sessions: list[Session] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)
     totals: dict[str, Totals] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mist import publishers, pushes, viewers
+from tests.mist import fetching, publishers, pushes, viewers
 from tests.mist.state import PARKED, STAT_CUTOFF, STATS_DELAY, Session, State
 
 STATISTICS_SECONDS = 5  # after a start of the controller they begin; for `clients` of five seconds ago that makes ten
@@ -17,12 +17,15 @@ def tick(state: State) -> None:
     for name, buffer in list(state.buffers.items()):
         if buffer.is_dead:
             continue
-        if publishers.publishers_of(state, name):
+        if publishers.is_fed(state, name):
             buffer.media_ms += 1000
-        if buffer.full_at is not None and buffer.full_at <= now and publishers.publishers_of(state, name):
+        if buffer.full_at is not None and buffer.full_at <= now and publishers.is_fed(state, name):
             buffer.full_at = None
             publishers.tell_full(state, name, buffer)
-        if buffer.idle_since is not None and buffer.idle_since + IDLE_SECONDS <= now:
+        if name in state.fetched:
+            if why := fetching.why_over(state, name, buffer):
+                publishers.end_buffer(state, name, why, last_ms=buffer.media_ms)
+        elif buffer.idle_since is not None and buffer.idle_since + IDLE_SECONDS <= now:
             publishers.end_buffer(state, name, "cancelable", last_ms=None)
     for push in [p for p in state.pushes if p.is_running and p.session is not None and p.stream not in state.buffers]:
         pushes.finish(state, push, "CLEAN_EOF", "end of stream")

@@ -28,6 +28,8 @@ from streams.generated import (
     NodeSamples,
     NodeStarted,
     NodeStopped,
+    StreamRelayEnded,
+    StreamRelayStarted,
     StreamWentLive,
     StreamWentOffline,
 )
@@ -169,7 +171,12 @@ def test_weights_are_the_operator_s() -> None:
 
 
 LIVES = st.lists(
-    st.tuples(st.sampled_from([StreamWentLive, StreamWentOffline]), st.sampled_from(["a", "b"]), st.integers(0, 9)), max_size=12
+    st.tuples(
+        st.sampled_from([StreamWentLive, StreamWentOffline, StreamRelayStarted, StreamRelayEnded]),
+        st.sampled_from(["a", "b"]),
+        st.integers(0, 9),
+    ),
+    max_size=12,
 )
 
 
@@ -185,6 +192,19 @@ def test_where_a_stream_is_depends_on_times_and_not_on_order(events: list[tuple[
     shuffled = list(events)
     order.shuffle(shuffled)  # type: ignore[attr-defined]  # it is random.Random
     assert after(shuffled) == after(events)
+
+
+def test_a_relay_has_the_stream_and_is_no_source_of_it() -> None:
+    story = (
+        Story().hears(StreamWentLive("a", "x"), said(STREAM, 0, ACME)).hears(StreamRelayStarted("b", "x"), said(STREAM, 1, ACME))
+    )
+    assert story.picture.holders(ACME, STREAM) == {"a", "b"}
+    assert story.picture.origins(ACME, STREAM) == {"a"}
+    story.hears(StreamRelayEnded("b", "x"), said(STREAM, 2, ACME))
+    assert story.picture.holders(ACME, STREAM) == {"a"}
+    story.hears(StreamRelayStarted("b", "x"), said(STREAM, 3, ACME)).hears(StreamWentOffline("a", "x"), said(STREAM, 4, ACME))
+    assert story.picture.holders(ACME, STREAM) == {"b"}
+    assert not story.picture.origins(ACME, STREAM)
 
 
 VALUES = st.one_of(st.none(), st.integers(0, 5))
