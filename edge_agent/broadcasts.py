@@ -35,7 +35,7 @@ def stream_buffer(turn: Turn, body: Buffer) -> None:
     if relays.is_relayed(turn, stream):
         _relayed(turn, stream, body)
         if known and known.is_live:  # what was live here before: its own end may be heard late, or never
-            _offline(turn, stream, body.last_media_ms)
+            go_offline(turn, stream, last_media_ms=body.last_media_ms)
         return
     turn.say(
         BufferChanged(
@@ -53,20 +53,35 @@ def stream_buffer(turn: Turn, body: Buffer) -> None:
         case BufferState.EMPTY:
             ingests.lose_source(turn, stream)
             if known is None or known.is_live:
-                _offline(turn, stream, body.last_media_ms)
+                go_offline(turn, stream, last_media_ms=body.last_media_ms)
         case BufferState.FULL | BufferState.DRY | BufferState.RECOVER:
             # DRY and RECOVER are of a running buffer too: they are the first sign where FULL was lost.
             if known is None or not known.is_live:
-                turn.say(StreamWentLive(node_id=turn.node.node_id, internal_name=stream.internal_name), subject_of(stream))
-                turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=True))
+                go_live(turn, stream)
         case BufferState.OTHER:
             pass
 
 
-def _offline(turn: Turn, stream: StreamPolicy, last_media_ms: int | None) -> None:
-    went = StreamWentOffline(node_id=turn.node.node_id, internal_name=stream.internal_name, last_media_ms=last_media_ms)
-    turn.say(went, subject_of(stream))
-    turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=False))
+def go_live(turn: Turn, stream: StreamPolicy, *, evidence: str | None = None) -> None:
+    turn.say(StreamWentLive(turn.node.node_id, stream.internal_name, evidence=evidence), subject_of(stream))
+    turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=True, since_ms=turn.trigger.unix_ms))
+
+
+def go_offline(
+    turn: Turn, stream: StreamPolicy, *, last_media_ms: int | None = None, evidence: str | None = None, part: str = ""
+) -> None:
+    """It names the going live that is over: the stream may be live on another node by now, and this one may hear of it late."""
+    key = str(stream.stream_id)
+    known = turn.state.broadcasts.get(key)
+    went = StreamWentOffline(
+        node_id=turn.node.node_id,
+        internal_name=stream.internal_name,
+        last_media_ms=last_media_ms,
+        evidence=evidence,
+        live_since=None if known is None or known.since_ms is None else turn.moment(known.since_ms),
+    )
+    turn.say(went, subject_of(stream), part=part)
+    turn.state.broadcasts.put(key, Broadcast(is_live=False))
 
 
 def _relayed(turn: Turn, stream: StreamPolicy, body: Buffer) -> None:
@@ -132,9 +147,7 @@ def conclude_all(turn: Turn) -> None:
         stream = turn.policy.stream(UUID(key))
         if broadcast.is_live and stream:
             # Where only the controller crashed the stream goes on; its next STREAM_BUFFER says so and brings it back.
-            went = StreamWentOffline(node_id=turn.node.node_id, internal_name=stream.internal_name)
-            turn.say(went, subject_of(stream), part=key)
-            turn.state.broadcasts.put(key, Broadcast(is_live=False))
+            go_offline(turn, stream, part=key)
 
 
 def system_stop(turn: Turn, reason: str) -> None:

@@ -144,6 +144,7 @@ class Broadcast:
     """Whether a stream's buffer was last heard of as full or as empty. By stream id."""
 
     is_live: bool
+    since_ms: int | None = None  # when it was told to have gone live
 
 
 @dataclass(frozen=True, slots=True)

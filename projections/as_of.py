@@ -27,7 +27,7 @@ _FACTS: Final = f"""
 SELECT aggregate_id, 'live' AS kind, max(occurred_at) AS at, argMax(node_id, (occurred_at, node_id))
 FROM stream_went_live_v WHERE {_OF} AND {known("stream_went_live")} GROUP BY aggregate_id
 UNION ALL
-SELECT aggregate_id, 'offline', max(occurred_at), ''
+SELECT aggregate_id, 'offline', max(coalesce(live_since, occurred_at)), ''
 FROM stream_went_offline_v WHERE {_OF} AND {known("stream_went_offline")} GROUP BY aggregate_id
 UNION ALL
 SELECT aggregate_id, 'started', max(occurred_at), ''

@@ -263,6 +263,8 @@ class StreamName(NamedTuple):
 
 Row = Mapping[str, Any]
 _EVERY: Final = {table: f"SELECT {', '.join(c.name for c in table.columns)} FROM {table.name}" for table in (NODES, WEIGHTS)}  # noqa: S608
+_LIVE: Final = """SELECT tenant_id, stream_id, node_id, live_at, offline_at FROM node_streams
+    WHERE live_at > coalesce(offline_at, '-infinity')"""
 _THERE: Final = f"SELECT {', '.join(c.name for c in NODE_STREAMS.columns)} FROM node_streams WHERE {THERE}"  # noqa: S608
 _NAMED: Final = f"SELECT {', '.join(StreamName._fields)} FROM stream_names WHERE deleted_at IS NULL AND"  # noqa: S608
 _BY_PLAYBACK_ID: Final = f"{_NAMED} playback_id = $1 LIMIT 1"
@@ -279,7 +281,10 @@ async def node_rows(db: Database) -> Sequence[asyncpg.Record]:
 
 async def node_stream_rows(db: Database) -> Sequence[asyncpg.Record]:
     """Which streams are live or relayed on which nodes, as rows of NODE_STREAMS."""
-    return await db.fetch(_THERE)
+    try:
+        return await db.fetch(_THERE)
+    except asyncpg.UndefinedColumnError:  # version 1 is still shown, while the worker makes this one
+        return await db.fetch(_LIVE)
 
 
 async def weights_rows(db: Database) -> Sequence[asyncpg.Record]:

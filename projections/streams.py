@@ -39,7 +39,8 @@ _MILLISECOND: Final = timedelta(milliseconds=1)  # events know no shorter time
 StreamState = Literal["IDLE", "CONNECTING", "LIVE"]
 
 # GREATEST passes over NULL; a comparison with NULL is not true. So a fact that never came has no say.
-# An end speaks of its own publishing: one that comes late, when the next publisher is there already, does not end that one.
+# An end speaks of its own publishing: one that comes late, when the next publisher is there already, does not end that one. So it
+# is with going offline: on which node a stream went off the air says nothing of another, where it has been live since.
 STATE: Final = """CASE
     WHEN live_at > coalesce(offline_at, '-infinity') THEN 'LIVE'
     WHEN ingest_started_at > greatest(offline_at, ended_ingest_started_at, '-infinity') THEN 'CONNECTING'
@@ -62,7 +63,9 @@ STREAMS: Final = Table(
         Column("ingest_started_at", "timestamptz", Merge.GREATEST),
         Column("ended_ingest_started_at", "timestamptz", Merge.GREATEST),
         Column("live_at", "timestamptz", Merge.GREATEST),
-        Column("offline_at", "timestamptz", Merge.GREATEST),
+        Column(
+            "offline_at", "timestamptz", Merge.GREATEST
+        ),  # when what is over had begun; its end, if that was unseen
         Column("live_node_id", "text", Merge.FOLLOW, follows="live_at"),
         Column("disabled", "boolean"),
         Column("playback_policy", "text"),  # a PlaybackPolicy as JSON; null: everybody may watch
@@ -93,8 +96,8 @@ def fold(batch: Sequence[Delivered], streams: Changes) -> None:
                 streams.greatest(key, "ended_ingest_started_at", started_at or at)
             case StreamWentLive(node_id=node_id):
                 streams.greatest(key, "live_at", at, live_node_id=node_id)
-            case StreamWentOffline():
-                streams.greatest(key, "offline_at", at)
+            case StreamWentOffline(live_since=live_since):
+                streams.greatest(key, "offline_at", live_since or at)
             case event:
                 _decided(event, key, at, streams)
 

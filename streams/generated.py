@@ -1182,6 +1182,7 @@ class StreamWentOffline:
     internal_name: str
     last_media_ms: int | None = None
     evidence: str | None = None
+    live_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -2528,6 +2529,7 @@ def read_StreamWentOffline(d: Any) -> StreamWentOffline:
         internal_name=d["internal_name"],
         last_media_ms=d["last_media_ms"],
         evidence=d["evidence"],
+        live_since=d["live_since"],
     )
 
 
@@ -3681,6 +3683,7 @@ def write_StreamWentOffline(e: StreamWentOffline) -> dict[str, Any]:
         "internal_name": e.internal_name,
         "last_media_ms": e.last_media_ms,
         "evidence": e.evidence,
+        "live_since": e.live_since,
     }
 
 

@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from edge_agent import ingests, pushes, relays
+from edge_agent import broadcasts, ingests, pushes, relays
 from edge_agent.bodies import PushOutStart
 from edge_agent.mist.active_streams import ActiveStream
 from edge_agent.mist.clients import Client
 from edge_agent.mist.presence import Presence
 from edge_agent.mist.push_list import PushStatus, RunningPush
 from edge_agent.mist.sight import Sight
-from edge_agent.node_state import Broadcast, Figures, Ingest, Push
+from edge_agent.node_state import Figures, Ingest, Push
 from edge_agent.policy import LIVE
 from edge_agent.redact import digest
-from edge_agent.turn import Turn, subject_of
-from streams.generated import StreamPolicy, StreamWentLive, StreamWentOffline
+from edge_agent.turn import Turn
+from streams.generated import StreamPolicy
 
 NOWHERE = ActiveStream()
 
@@ -225,9 +225,7 @@ def _broadcasts(turn: Turn, sight: Sight, presence: Presence, watched: set[str],
         elif watch := presence.missed(watch_key, sight.elapsed_ms):
             seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
             status = sight.streams.get(name, NOWHERE).status or "not active"
-            went = StreamWentOffline(turn.node.node_id, stream.internal_name, evidence=f"{status} for {seconds} s")
-            turn.about(watch_key).say(went, subject_of(stream))
-            turn.state.broadcasts.put(key, Broadcast(is_live=False))
+            broadcasts.go_offline(turn.about(watch_key), stream, evidence=f"{status} for {seconds} s")
     for name, active in sight.streams.items():
         stream = turn.policy.by_media_name(name) if active.is_online else None
         if stream is None or _is_told(turn, stream):
@@ -239,9 +237,7 @@ def _broadcasts(turn: Turn, sight: Sight, presence: Presence, watched: set[str],
             if relays.is_relayed(turn, stream):
                 relays.started(turn.about(key), stream, evidence)
                 continue
-            live = StreamWentLive(turn.node.node_id, stream.internal_name, evidence=evidence)
-            turn.about(key).say(live, subject_of(stream))
-            turn.state.broadcasts.put(str(stream.stream_id), Broadcast(is_live=True))
+            broadcasts.go_live(turn.about(key), stream, evidence=evidence)
 
 
 def _is_told(turn: Turn, stream: StreamPolicy) -> bool:

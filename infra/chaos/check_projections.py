@@ -174,14 +174,16 @@ def folded(log: Sequence[Entry]) -> Mapping[str, tuple[str, Rows]]:
 
 
 def _live(log: Sequence[Entry]) -> Mapping[str, Row]:
-    """The latest time of each kind of fact, for every stream."""
+    """The latest time of each kind of fact, for every stream: of ends, when what ended had begun."""
     kinds = ("StreamWentLive", "StreamWentOffline", "IngestStarted", "IngestEnded")
+    beginnings = {"IngestEnded": "started_at", "StreamWentOffline": "live_since"}
     latest = defaultdict[str, list[str]](lambda: [""] * len(kinds))
     for e in log:
         if e.type in kinds and e.topic == "facts":
             place = kinds.index(e.type)
             at = instant(e.occurred_at)
-            value = str(e.fields["started_at"] or at) if e.type == "IngestEnded" else at
+            began = e.fields.get(beginnings.get(e.type, ""))
+            value = str(began or at)
             latest[e.aggregate_id][place] = max(latest[e.aggregate_id][place], value)
     found: dict[str, Row] = defaultdict(lambda: (None,) * len(kinds))
     found |= {stream: tuple(value or None for value in row) for stream, row in latest.items()}

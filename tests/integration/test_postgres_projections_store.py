@@ -142,6 +142,28 @@ async def test_a_late_end_does_not_end_the_next_publisher(migrated: str) -> None
             assert row.state == "IDLE", story
 
 
+async def test_a_node_that_hears_late_of_its_end_does_not_take_the_stream_off_the_air_elsewhere(migrated: str) -> None:
+    """The first node crashed; the encoder went to a second one before the first one knew that it was over."""
+    over = replace(log.went_offline("node-1"), live_since=log.at(1))
+    told: list[tuple[Event, int]] = [(log.went_live("node-1"), 1), (log.went_live("node-2"), 5), (over, 9)]
+    tenant, topics = new_id(), Topics("x.")
+    decided, facts = log.Log(topics.decisions.name), log.Log(topics.facts.name)
+    async with opened(streams.PROJECTION, migrated, topics) as store:
+        for n, story in enumerate(itertools.permutations(told)):
+            stream = new_id()
+            created = decided.append(0, log.created(slug=f"s{n}"), log.meta(tenant, stream, version=1))
+            heard = [facts.append(2, event, log.meta(tenant, stream, occurred_at=log.at(at))) for event, at in story]
+            await feed(store, [created], heard)
+            row = await streams.stream_by_id(store.pool, tenant, stream)
+            assert row is not None
+            assert (row.state, row.live_node_id) == ("LIVE", "node-2"), story
+            last = replace(log.went_offline("node-2"), live_since=log.at(5))
+            await feed(store, [facts.append(2, last, log.meta(tenant, stream, occurred_at=log.at(11)))])
+            row = await streams.stream_by_id(store.pool, tenant, stream)
+            assert row is not None
+            assert row.state == "IDLE", story
+
+
 async def test_a_fact_before_its_stream_is_seen_by_nobody(migrated: str) -> None:
     tenant, stream, topics = new_id(), new_id(), Topics("x.")
     facts = log.Log(topics.facts.name)

@@ -119,6 +119,16 @@ def test_the_end_of_what_was_live_here_is_told_although_it_is_heard_behind_the_q
     assert told(agent)[3:] == ["StreamRelayStarted"]
 
 
+def test_an_end_names_what_is_over() -> None:
+    agent = AgentUnderTest(site=SITE)
+    agent.send("STREAM_BUFFER", FULL)
+    agent.restart()
+    agent.send("STREAM_BUFFER", EMPTY, after_ms=60_000)
+    [live] = [meta for fact, meta in agent.facts if isinstance(fact, StreamWentLive)]
+    [offline] = [fact for fact in agent.said() if isinstance(fact, StreamWentOffline)]
+    assert offline.live_since == live.occurred_at
+
+
 def test_where_that_end_is_never_heard_the_beginning_of_the_relay_tells_it() -> None:
     agent = AgentUnderTest(site=SITE)
     agent.send("STREAM_BUFFER", FULL)
