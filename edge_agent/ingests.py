@@ -171,7 +171,7 @@ def lose_all(turn: Turn) -> None:
 def conclude(turn: Turn, pid: str, ingest: Ingest, *, figures: Figures | None = None, evidence: str | None = None) -> None:
     """Ends a publisher of whom the media server says no more. It ended when its API last listed it, if that is known: whatever
     proves that it is over, such as the next one who comes, may be late."""
-    if figures is None and (figures := turn.state.figures_of(ingest.watch_key)):
+    if figures is None and (figures := turn.state.figures_of(ingest.watch_key) or ingest.last):
         seen_ms = max(figures.seen_ms, ingest.started_ms)
         turn = turn.about(ingest.watch_key, pid=turn.trigger.pid, at_ms=min(seen_ms, turn.trigger.unix_ms))
     end(turn, ingest, SOURCE_LOST, is_concluded=True, seconds=figures.seconds if figures else None, figures=figures,

@@ -66,6 +66,7 @@ class Ingest:
     is_lost: bool = False  # its buffer is gone: it no longer stands in the way of another
     key_prefix: str | None = None  # of the key that it was admitted by: when that is revoked, it is dropped
     concluded_ms: int | None = None  # when we concluded its end, where the media server had not said it
+    last: Figures | None = None  # what the API said a while ago: all that is left when agent and server died together
 
     @property
     def watch_key(self) -> str:

@@ -63,9 +63,7 @@ STREAMS: Final = Table(
         Column("ingest_started_at", "timestamptz", Merge.GREATEST),
         Column("ended_ingest_started_at", "timestamptz", Merge.GREATEST),
         Column("live_at", "timestamptz", Merge.GREATEST),
-        Column(
-            "offline_at", "timestamptz", Merge.GREATEST
-        ),  # when what is over had begun; its end, if that was unseen
+        Column("offline_at", "timestamptz", Merge.GREATEST),  # when what is over had begun; its end, if that was unseen
         Column("live_node_id", "text", Merge.FOLLOW, follows="live_at"),
         Column("disabled", "boolean"),
         Column("playback_policy", "text"),  # a PlaybackPolicy as JSON; null: everybody may watch

@@ -16,7 +16,7 @@ from edge_agent import broadcasts, ingests, pushes, relays
 from edge_agent.bodies import PushOutStart
 from edge_agent.mist.active_streams import ActiveStream
 from edge_agent.mist.clients import Client
-from edge_agent.mist.presence import Presence
+from edge_agent.mist.presence import KEEP_MS, Presence
 from edge_agent.mist.push_list import PushStatus, RunningPush
 from edge_agent.mist.sight import Sight
 from edge_agent.node_state import Figures, Ingest, Push
@@ -80,11 +80,13 @@ def _ingests(turn: Turn, sight: Sight, presence: Presence, watched: set[str], co
         if watch := presence.missed(key, sight.elapsed_ms):
             seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
             status = sight.streams.get(name, NOWHERE).status or "not active"
-            seen = f"last seen {Turn.moment(watch.seen_at_ms):%Y-%m-%dT%H:%M:%SZ}" if watch.seen_at_ms else "never seen"
+            figures = watch.figures or ingest.last
+            seen_at_ms = watch.seen_at_ms or (figures.seen_ms if figures else None)
+            seen = f"last seen {Turn.moment(seen_at_ms):%Y-%m-%dT%H:%M:%SZ}" if seen_at_ms else "never seen"
             evidence = f"no source and no session of a publisher for {seconds} s, the stream is {status}; {seen}"
-            at_ms = max(ingest.started_ms, watch.seen_at_ms or 0)
+            at_ms = max(ingest.started_ms, seen_at_ms or 0)
             about = turn.about(key, at_ms=min(at_ms, turn.now_ms))
-            ingests.conclude(about, pid, ingest, figures=watch.figures, evidence=evidence)
+            ingests.conclude(about, pid, ingest, figures=figures, evidence=evidence)
             counts.lost += 1
 
 
@@ -95,9 +97,13 @@ def _ingest_seen(
     watched.add(key)
     was_seen = presence.last_of(key) is not None
     rows = sight.inputs.get(f"{LIVE}{ingest.internal_name}", [])
-    presence.seen(key, sight.elapsed_ms, sight.at_ms, known=_input_figures(rows, sight))
+    watch = presence.seen(key, sight.elapsed_ms, sight.at_ms, known=_input_figures(rows, sight))
     if is_source and ingest.is_lost and was_seen:  # as after a crash of the controller alone
-        turn.state.ingests.put(pid, replace(ingest, is_lost=False))
+        ingest = replace(ingest, is_lost=False)
+        turn.state.ingests.put(pid, ingest)
+    if watch.figures and (ingest.last is None or sight.elapsed_ms - watch.kept_ms >= KEEP_MS):
+        watch.kept_ms = sight.elapsed_ms
+        turn.state.ingests.put(pid, replace(ingest, last=watch.figures))
 
 
 def _input_figures(rows: Sequence[Client], sight: Sight) -> Figures | None:

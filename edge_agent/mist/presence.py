@@ -19,6 +19,7 @@ GONE_MS: Final = 45_000  # MistServer keeps sessions for 15 s, lists them 5 s la
 GONE_LOOKS: Final = 4
 THERE_MS: Final = 12_000  # a session that ended stays listed for 6 s
 THERE_LOOKS: Final = 4
+KEEP_MS: Final = 60_000  # so often the last figures of what is open are put on the disk
 GAP_MS: Final = 30_000  # no look for so long: what was missed before says nothing any more
 
 

@@ -16,13 +16,12 @@ from typing import Final
 from edge_agent import broadcasts, ingests, viewers
 from edge_agent.mist import media_truth
 from edge_agent.mist.clients import Client
-from edge_agent.mist.presence import Presence, Stranger, Watch
+from edge_agent.mist.presence import KEEP_MS, Presence, Stranger, Watch
 from edge_agent.mist.sight import Sight
 from edge_agent.node_state import CONTROLLER, Figures, ServerStart, Viewing
 from edge_agent.turn import Turn
 from streams.generated import ViewerEnd
 
-KEEP_MS: Final = 60_000  # so often the last figures of an open viewing are put on the disk
 KEEP_AT_ONCE: Final = 300  # of so many at one look
 UNVERIFIED_MS: Final = 120_000  # after a start of the server without a look at it, its silence is believed
 

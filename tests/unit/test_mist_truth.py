@@ -140,6 +140,27 @@ def test_a_publisher_that_died_with_the_server_ended_when_it_was_last_seen_and_n
     assert len(node.agent.said(IngestEnded)) == 1
 
 
+def test_a_publisher_that_died_with_server_and_agent_ended_when_it_was_last_known_to_be_there() -> None:
+    """As when the machine lost its power."""
+    node = Node()
+    on_air(node)
+    node.advance(200)
+    node.mist.kill_everything()
+    node.kill_agent()
+    node.advance(20)
+    node.mist.start()
+    node.advance(120)
+    [[ended]] = node.ended().values()
+    [at] = [meta.occurred_at for fact, meta in node.agent.facts if isinstance(fact, IngestEnded)]
+    assert ended.started_at is not None
+    lasted = (at - ended.started_at).total_seconds()
+    assert 200 - 70 <= lasted <= 200  # it is written down once a minute
+    assert ended.seconds is not None
+    assert abs(ended.seconds - lasted) <= 10
+    assert ended.received_bytes
+    assert "last seen" in (ended.evidence or "")
+
+
 def test_a_publisher_comes_back_after_a_restart_without_waiting_for_the_truth() -> None:
     node = Node()
     on_air(node)
