@@ -264,7 +264,7 @@ def _relays(turn: Turn, sight: Sight, presence: Presence, watched: set[str]) -> 
         name, watch_key = f"{LIVE}{stream.internal_name}", f"relay {key}"
         watched.add(watch_key)
         active = sight.streams.get(name, NOWHERE)
-        if active.is_online:
+        if active.is_online and relays.is_relayed(turn, stream):
             presence.seen(watch_key, sight.elapsed_ms, sight.at_ms)
         elif watch := presence.missed(watch_key, sight.elapsed_ms):
             seconds = (sight.elapsed_ms - watch.seen_ms) // 1000
