@@ -54,7 +54,7 @@ def test_the_example_settings_are_settings(tmp_path: Path) -> None:
     """Every line of it, those that are commented out, too."""
     text = (PACKAGING / "edge.toml").read_text(encoding="utf-8")
     every = re.sub(r"^# (\[?[a-z_]+(?: = .*|\])$)", r"\1", text, flags=re.MULTILINE)
-    assert {"listen", "ingress", "geoip_db", "mist"} == set(tomllib.loads(every))
+    assert {"listen", "ingress", "geoip_db", "balancer_url", "peer_networks", "mist"} == set(tomllib.loads(every))
     database, password = tmp_path / "countries.mmdb", tmp_path / "password"
     for file in (database, password):
         file.touch()
