@@ -63,6 +63,7 @@ class Picture:
     def __init__(self) -> None:
         self.version = 0
         self.weights = Weights()
+        self._weighed_ms: int | None = None  # when the tail told of weights: the table may be behind it for a while
         self._nodes: dict[Key, dict[str, Any]] = {}
         self._rates: dict[Key, tuple[datetime, int, int, int, int]] = {}  # newest sample: when, up, down, and the rates up to it
         self._fresh_ms: dict[Key, int] = {}  # when a node was last well, by our own clock
@@ -75,14 +76,16 @@ class Picture:
         self._merge(rows.nodes.rows, rows.streams.rows, now_ms, SKEW_MS)
         for (tenant_id,), row in rows.weights.rows.items():
             self._weigh({"tenant_id": tenant_id, **row})
+            self._weighed_ms = now_ms
 
     async def reload(self, database: Database, now_ms: int) -> None:
         """Reads the tables. What the tails said and the tables do not say after a minute is not so."""
         nodes = {(r["tenant_id"], r["node_uuid"]): dict(r) for r in await routing.node_rows(database)}
         there = {(r["tenant_id"], r["stream_id"], r["node_id"]): dict(r) for r in await routing.node_stream_rows(database)}
         for row in await routing.weights_rows(database):
-            self._weigh(dict(row))
-        self._merge(nodes, {key: row for key, row in there.items() if not self._has(*key)}, now_ms, 0)
+            if self._weighed_ms is None or self._weighed_ms < now_ms - UNCONFIRMED_MS:
+                self._weigh(dict(row))
+        self._merge(nodes, {key: row for key, row in there.items() if not self._has(*key, row)}, now_ms, 0)
         for (tenant_id, stream_id), of_nodes in list(self._streams.items()):
             for node_id, (_, heard) in list(of_nodes.items()):
                 if heard < now_ms - UNCONFIRMED_MS and (tenant_id, stream_id, node_id) not in there:
@@ -91,8 +94,10 @@ class Picture:
             if not of_nodes:
                 del self._streams[tenant_id, stream_id]
 
-    def _has(self, tenant_id: UUID, stream_id: UUID, node_id: str) -> bool:
-        return node_id in self._streams.get((tenant_id, stream_id), {}) and node_id in self.holders(tenant_id, stream_id)
+    def _has(self, tenant_id: UUID, stream_id: UUID, node_id: str, row: Row) -> bool:
+        """Whether a row of the table, of a node that has the stream, says nothing new: live it may be besides being a relay."""
+        known, _ = self._streams.get((tenant_id, stream_id), {}).get(node_id, ({}, 0))
+        return is_there(known) and is_live(known) >= is_live(row)
 
     def holders(self, tenant_id: UUID, stream_id: UUID) -> frozenset[str]:
         """Nodes that have the stream: its publisher's, and those that relay it."""

@@ -26,7 +26,7 @@ SEED_TYPES: Mapping[str, Sequence[str]] = {
     "track-list": ("TracksChanged",),
     "client-lifecycle": ("ClientSamples",),
     "node-monitoring": ("NodeStarted", "NodeStopped", "NodeObserved", "NodeConfigured", "NodeSamples", "TriggerInvalid"),
-    "load-balancing": (),
+    "load-balancing": ("ViewerRouted", "StreamRelayStarted", "StreamRelayEnded"),
 }
 
 INTRODUCTION = """# Events
@@ -57,7 +57,7 @@ def events_page(entries: Sequence[Mapping[str, object]], schemas: Sequence[Schem
     ids = {str(e["subject"]): e["id"] for e in entries}
     out = [INTRODUCTION, "## The founding documents' event types\n\n| event type | records |\n| --- | --- |"]
     for seed, names in SEED_TYPES.items():
-        out.append(f"| `{seed}` | {', '.join(f'`{n}`' for n in names) or 'not yet: no balancer'} |")
+        out.append(f"| `{seed}` | {', '.join(f'`{n}`' for n in names)} |")
     for namespace in dict.fromkeys(str(s["namespace"]) for s in schemas):
         out.append(f"\n## {namespace}\n")
         for schema in (s for s in schemas if s["namespace"] == namespace):

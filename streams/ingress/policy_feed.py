@@ -8,7 +8,7 @@ where it changed, as long as its offsets mean the same as ours (`Known.snapshot`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
@@ -170,8 +170,12 @@ class PolicyFeed:
         parts = [self.public_key, node.node_id.encode(), *(t.encode() for t in tenants), self._incarnation]
         return Known(sha256(b"".join(b"%d:%b" % (len(p), p) for p in parts)).digest()[:16], tuple(self._offsets))
 
-    async def _take(self, records: Iterable[ConsumerRecord]) -> None:
+    async def _take(self, records: Sequence[ConsumerRecord]) -> None:
+        # Thousands may lie there that are not compacted away yet, and only the last says anything: none but that is verified.
+        last_confirmed = max((r.offset for r in records if r.key == CONFIRMED.bytes), default=None)
         for n, record in enumerate(records):
+            if record.key == CONFIRMED.bytes and record.offset != last_confirmed:
+                continue
             if n % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
             try:
@@ -184,12 +188,12 @@ class PolicyFeed:
             self._incarnation = header(record, INCARNATION) or b""
             if record.key == CONFIRMED.bytes:  # nobody's, so everybody's
                 self._confirmed = held.signed
-            else:
-                self._held[record.key] = held
-            for watcher in self._watchers:
-                if record.key == CONFIRMED.bytes:
+                for watcher in self._watchers:
                     watcher.wake.set()
-                elif watcher.may_know(held):
+                continue
+            self._held[record.key] = held
+            for watcher in self._watchers:
+                if watcher.may_know(held):
                     watcher.changed[record.key] = None
                     watcher.wake.set()
         RECORDS.set(len(self._held))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.balancer.picture import NodeState, Picture
 from projections.changes import Changes
+from projections.model import Database
 from projections.routing import NODE_STREAMS, NODES
 from projections.tables import merged
 from streams.balancing.score import Ceilings, Exclusion, Question, Weights, choose
@@ -168,6 +170,36 @@ def test_weights_are_the_operator_s() -> None:
     story = Story().hears(BalancerWeightsSet(1, 2, 3, 4, 5), said(UUID(int=9), tenant_id=ACME))
     assert story.picture.weights == Weights()
     assert story.hears(BalancerWeightsSet(1, 2, 3, 4, 5), said(UUID(int=9))).picture.weights == Weights(1, 2, 3, 4, 5)
+
+
+class Tables:
+    """A database, as far as the picture reads it: what each table has."""
+
+    def __init__(self, **rows: list[dict[str, object]]) -> None:
+        self._rows = rows
+
+    async def fetch(self, query: str, *_: object, timeout: float | None = None) -> list[dict[str, object]]:
+        return next((rows for table, rows in self._rows.items() if f"FROM {table}" in query), [])
+
+
+async def reloaded(story: Story, now_ms: int, **rows: list[dict[str, object]]) -> None:
+    await story.picture.reload(cast(Database, Tables(**rows)), now_ms)
+
+
+async def test_a_table_that_is_behind_the_log_takes_no_weights_back() -> None:
+    story = Story().hears(BalancerWeightsSet(1, 2, 3, 4, 5), said(UUID(int=9)))
+    old = {"tenant_id": OPERATOR_TENANT, "cpu": 9, "ram": 9, "bandwidth": 9, "geo": 9, "bonus": 9}
+    await reloaded(story, NOW_MS + 1000, balancer_weights=[old])
+    assert story.picture.weights == Weights(1, 2, 3, 4, 5)
+    await reloaded(story, NOW_MS + 600_000, balancer_weights=[old])  # what is not there by now was never so
+    assert story.picture.weights == Weights(9, 9, 9, 9, 9)
+
+
+async def test_a_table_tells_that_a_node_known_as_a_relay_is_live() -> None:
+    story = Story().hears(StreamRelayStarted("b", "x"), said(STREAM, 1, ACME))
+    at = said(STREAM, 2, ACME).occurred_at
+    await reloaded(story, NOW_MS, node_streams=[{"tenant_id": ACME, "stream_id": STREAM, "node_id": "b", "live_at": at}])
+    assert story.picture.origins(ACME, STREAM) == {"b"}
 
 
 LIVES = st.lists(
